@@ -1,0 +1,1 @@
+"""The commands of n2n: parsing, scheduling, progress, exit codes. One module a job."""

@@ -1,0 +1,96 @@
+"""What every command shares: one-line errors, exit codes, `--debug`, lines for programs.
+
+Exit codes: 0 all done; 1 finished, but some inputs failed, each named; 2 wrong usage or
+configuration, nothing done; 3 the job failed or was stopped.
+"""
+
+import errno
+import json
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import click
+
+from n2n.errors import N2NError
+
+__all__ = ["Group", "Job", "job", "print_json"]
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+
+
+class OneLineErrors:
+    """Mixin for click commands: what a command returns is the exit code, errors are one line."""
+
+    def main(self, *args: Any, **kwargs: Any) -> NoReturn:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)  # type: ignore[misc]  # click's main, by the MRO
+        except click.UsageError as error:
+            code = _refuse(error)
+        except click.Abort:
+            click.echo("n2n: stopped", err=True)
+            code = 3
+        except click.ClickException as error:
+            click.echo(f"n2n: {error.format_message()}", err=True)
+            code = 2
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+class Group(OneLineErrors, click.Group):
+    """A group of commands with one-line errors."""
+
+
+class Job(OneLineErrors, click.Command):
+    """A command with one-line errors and `--debug`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--debug"], is_flag=True, help="Show the traceback of an error.")
+        )
+
+    def invoke(self, context: click.Context) -> Any:
+        debug = context.params.pop("debug", False)
+        try:
+            return super().invoke(context)
+        except N2NError as error:
+            code, line = error.exit_code, str(error)
+        except KeyboardInterrupt:
+            code, line = 3, "stopped; what was finished is kept, and the same command goes on"
+        except MemoryError:
+            code, line = 3, "out of memory; try a smaller --batch-size or fewer --workers"
+        except OSError as error:
+            code, line = _explain(error)
+        if debug:
+            traceback.print_exc()
+        click.echo(f"n2n: {line}", err=True)
+        return code
+
+
+def job(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Job]:
+    """Decorator: the function becomes a `Job`. What it returns is the exit code (None is 0)."""
+    settings.setdefault("context_settings", {"show_default": True})
+    return click.command(name, cls=Job, **settings)
+
+
+def print_json(result: Any) -> None:
+    """Print a result for programs: one JSON value on standard output."""
+    click.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+def _refuse(error: click.UsageError) -> int:
+    path = error.ctx.command_path if error.ctx else "n2n"
+    message = error.format_message().rstrip(".")
+    click.echo(f"n2n: {' '.join(message.split())}; see '{path} --help'", err=True)
+    return 2
+
+
+def _explain(error: OSError) -> tuple[int, str]:
+    where = f": {error.filename}" if error.filename else ""
+    if error.errno in FULL_DISK:
+        return 3, f"the disk is full{where}; make space, then run the same command again"
+    if isinstance(error, PermissionError):
+        return 2, f"no permission{where}; choose another place or change its permissions"
+    return 3, f"{error.strerror or error}{where}"
