@@ -1,0 +1,40 @@
+"""A neural network library from scratch: forward and backward by hand, no autograd.
+
+The rule of five: of torch it uses `empty`, `cat`, `arange`, `fold`, `unfold` and the methods of
+Tensor, nothing else. Tensors are (N, C, H, W).
+"""
+
+from n2n.nn.activation import LeakyReLU, ReLU, Sigmoid
+from n2n.nn.container import Residual, Sequential, Skip
+from n2n.nn.conv import Conv2d, ConvTranspose2d
+from n2n.nn.loss import L1Loss, MSELoss
+from n2n.nn.module import Module, Parameter
+from n2n.nn.optim import SGD, Adam, AdamW, Optimizer
+from n2n.nn.resample import MaxPool2d, NearestUpsample, PixelShuffle, PixelUnshuffle
+from n2n.nn.schedule import ConstantSchedule, CosineSchedule, StepSchedule
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "AdamW",
+    "ConstantSchedule",
+    "Conv2d",
+    "ConvTranspose2d",
+    "CosineSchedule",
+    "L1Loss",
+    "LeakyReLU",
+    "MSELoss",
+    "MaxPool2d",
+    "Module",
+    "NearestUpsample",
+    "Optimizer",
+    "Parameter",
+    "PixelShuffle",
+    "PixelUnshuffle",
+    "ReLU",
+    "Residual",
+    "Sequential",
+    "Sigmoid",
+    "Skip",
+    "StepSchedule",
+]

@@ -1,0 +1,166 @@
+"""Architectures: from a name and its configuration to a network.
+
+Every network maps (N, channels, H, W) in [0, 1] to the same shape, where H and W are multiples of
+`network.multiple`; `n2n.denoiser` takes images of any size to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, ClassVar
+
+from n2n.errors import InvalidValue, ShapeError
+from n2n.nn import (
+    Conv2d,
+    ConvTranspose2d,
+    LeakyReLU,
+    Module,
+    ReLU,
+    Residual,
+    Sequential,
+    Sigmoid,
+    Skip,
+)
+from n2n.nn.geometry import require_at_least
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+__all__ = ["Network", "architectures", "create"]
+
+
+class Network(Sequential):
+    """A Sequential that knows what it was made from.
+
+    name, config: give the same network to `create` again. channels: of input and output.
+    multiple: H and W of the input must be multiples of it (ShapeError).
+    """
+
+    def __init__(
+        self, modules: Sequential, *, name: str, config: dict[str, int], multiple: int
+    ) -> None:
+        super().__init__(modules.children())
+        self.name = name
+        self.config = config
+        self.channels = config["channels"]
+        self.multiple = multiple
+
+    def forward(self, x: Tensor) -> Tensor:
+        if (
+            x.dim() != 4
+            or x.shape[1] != self.channels
+            or any(size % self.multiple or not size for size in x.shape[2:])
+        ):
+            raise ShapeError(
+                f"{self.name} expects (N, {self.channels}, H, W) with H and W multiples of "
+                f"{self.multiple}, got {tuple(x.shape)}"
+            )
+        return super().forward(x)
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """The published network: two strided convolutions and two transposed ones, 48 channels."""
+
+    channels: int = 3
+    width: int = 48
+    multiple: ClassVar[int] = 4
+
+    def build(self, generator: Generator | None) -> Sequential:
+        outer, inner = self.channels, self.width
+        return Sequential(
+            Conv2d(outer, inner, 3, stride=2, padding=1, generator=generator),
+            ReLU(),
+            Conv2d(inner, inner, 3, stride=2, padding=1, generator=generator),
+            ReLU(),
+            ConvTranspose2d(
+                inner, inner, 3, stride=2, padding=1, output_padding=1, generator=generator
+            ),
+            ReLU(),
+            ConvTranspose2d(
+                inner, outer, 3, stride=2, padding=1, output_padding=1, generator=generator
+            ),
+            Sigmoid(),
+        )
+
+
+@dataclass(frozen=True)
+class _UNet:
+    """A residual U-Net: `depth` halvings of the resolution, each doubling `width` channels.
+
+    Halving and doubling are 2x2 (transposed) convolutions of stride 2, which overlap nowhere.
+    Ronneberger et al. 2015, figure 1, with the residual of Zhang et al. 2017 (DnCNN).
+    """
+
+    channels: int = 3
+    width: int = 32
+    depth: int = 2
+
+    @property
+    def multiple(self) -> int:
+        return 1 << self.depth
+
+    def build(self, generator: Generator | None) -> Sequential:
+        body = self._level(self.depth, self.width, generator)
+        modules: dict[str, Module] = {
+            "enter": _conv(self.channels, self.width, generator),
+            "activation": LeakyReLU(0.1),
+            "body": body,
+            "leave": _conv(self.width, self.channels, generator),
+        }
+        return Sequential({"residual": Residual(Sequential(modules))})
+
+    def _level(self, depth: int, width: int, generator: Generator | None) -> Sequential:
+        """width channels in and out; at depth 0 a convolution, else one around a lower level."""
+        if depth == 0:
+            return Sequential({"conv": _conv(width, width, generator), "act": LeakyReLU(0.1)})
+        lower: dict[str, Module] = {
+            "down": Conv2d(width, 2 * width, 2, stride=2, generator=generator),
+            "act_down": LeakyReLU(0.1),
+            "level": self._level(depth - 1, 2 * width, generator),
+            "up": ConvTranspose2d(2 * width, width, 2, stride=2, generator=generator),
+            "act_up": LeakyReLU(0.1),
+        }
+        return Sequential(
+            {
+                "conv": _conv(width, width, generator),
+                "act": LeakyReLU(0.1),
+                "skip": Skip(Sequential(lower)),
+                "merge": _conv(2 * width, width, generator),
+                "act_merge": LeakyReLU(0.1),
+            }
+        )
+
+
+def _conv(inputs: int, outputs: int, generator: Generator | None) -> Conv2d:
+    return Conv2d(inputs, outputs, 3, padding=1, generator=generator)
+
+
+ARCHITECTURES: dict[str, type[_Seed] | type[_UNet]] = {"seed": _Seed, "unet": _UNet}
+
+
+def architectures() -> list[str]:
+    """The names that `create` knows."""
+    return list(ARCHITECTURES)
+
+
+def create(name: str, *, generator: Generator | None = None, **config: int) -> Network:
+    """A new network with weights drawn from `generator`, or from torch's own if it is None.
+
+    seed: channels (3), width (48). unet: channels (3), width (32), depth (2). Every setting is an
+    integer of at least 1. InvalidValue for a name or a setting that does not exist.
+    """
+    if name not in ARCHITECTURES:
+        raise InvalidValue(
+            f"expected an architecture among {', '.join(ARCHITECTURES)}, got {name!r}"
+        )
+    architecture = ARCHITECTURES[name]
+    known = [field.name for field in fields(architecture)]
+    for key, value in config.items():
+        if key not in known:
+            raise InvalidValue(f"{name} has the settings {', '.join(known)}, got {key!r}")
+        require_at_least(value, 1, name=key)
+    chosen = architecture(**config)
+    return Network(
+        chosen.build(generator), name=name, config=asdict(chosen), multiple=chosen.multiple
+    )

@@ -1,0 +1,109 @@
+"""Modules made of modules."""
+
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor, cat
+
+from n2n.errors import InvalidType, ShapeError
+from n2n.nn.geometry import Span
+from n2n.nn.module import Module
+
+__all__ = ["Residual", "Sequential", "Skip"]
+
+
+class Sequential(Module):
+    """y = fₙ(… f₂(f₁(x))); backward runs the chain rule from the last module to the first.
+
+    Takes modules in order, or one mapping of names to modules. Parameters are named as torch
+    names them: "0.weight", or "name.weight". An index gives a module, a slice a Sequential that
+    shares its modules and their names.
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        named = modules[0] if len(modules) == 1 and isinstance(modules[0], Mapping) else None
+        if named is None:
+            named = {str(index): module for index, module in enumerate(modules)}  # type: ignore[misc]  # checked below
+        for name, module in named.items():
+            if not isinstance(module, Module):
+                raise InvalidType(f"Sequential expects modules, got {module!r} as {name}")
+        self._children = dict(named)
+
+    def children(self) -> dict[str, Module]:
+        return self._children
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self._children.values())
+
+    def __len__(self) -> int:
+        return len(self._children)
+
+    def __getitem__(self, index: int | slice) -> "Module | Sequential":
+        if isinstance(index, slice):
+            return Sequential(dict(list(self._children.items())[index]))
+        return list(self)[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for module in self:
+            x = module.forward(x)
+        return x
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        for module in reversed(list(self)):
+            grad_output = module.backward(grad_output)
+        return grad_output
+
+    def input_span(self, span: Span, axis: int) -> Span:
+        for module in reversed(list(self)):
+            span = module.input_span(span, axis)
+        return span
+
+
+class _Branch(Module):
+    """A module beside the identity."""
+
+    def __init__(self, inner: Module) -> None:
+        if not isinstance(inner, Module):
+            raise InvalidType(f"{type(self).__name__} expects a module, got {inner!r}")
+        self.inner = inner
+
+    def input_span(self, span: Span, axis: int) -> Span:
+        first, last = self.inner.input_span(span, axis)
+        return min(first, span[0]), max(last, span[1])
+
+
+class Residual(_Branch):
+    """y = x + f(x).   dx = dy + df(dy).   f keeps the shape. He et al. 2016, equation 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner.forward(x)
+        if y.shape != x.shape:
+            raise ShapeError(
+                f"Residual expects a module that keeps the shape, got {tuple(y.shape)} "
+                f"from {tuple(x.shape)}"
+            )
+        return y + x
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return self.inner.backward(grad_output) + grad_output
+
+
+class Skip(_Branch):
+    """y = [x, f(x)] along the channels, the skip connection of a U-Net.
+
+    x: (N, C, H, W); f(x): (N, D, H, W); y: (N, C + D, H, W). Ronneberger et al. 2015, figure 1.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner.forward(x)
+        if y.dim() != 4 or (y.shape[0], *y.shape[2:]) != (x.shape[0], *x.shape[2:]):
+            raise ShapeError(
+                f"Skip expects a module that keeps (N, ·, H, W), got {tuple(y.shape)} "
+                f"from {tuple(x.shape)}"
+            )
+        self._save(x.shape[1])
+        return cat([x, y], 1)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        channels: int = self._take()
+        beside, through = grad_output[:, :channels], grad_output[:, channels:]
+        return self.inner.backward(through) + beside

@@ -1,0 +1,272 @@
+"""The two convolutions: one linear map and its adjoint, each the other's backward.
+
+Let A map an image to a grid: gather its windows as the rows of a matrix, multiply by the weights.
+
+    Conv2d            y = A x  + b      dx = Aᵀ dy      image → grid
+    ConvTranspose2d   y = Aᵀ x + b      dx = A dy       grid → image
+
+In torch's layout the weights of both are (G, C/g, R, S), and so is their gradient, the product of
+the image's windows with the grid. The base class holds all of this; a subclass says which way.
+
+N batch; C, G channels of image and grid; P, Q rows and columns of the grid; R, S of the kernel;
+g groups; L positions of a block; K = R·S·C/g.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+from typing import TYPE_CHECKING
+
+from torch import Tensor, empty
+
+from n2n.errors import InvalidValue
+from n2n.nn.geometry import IntOrPair, Pair, Span, Windows, require_at_least, to_pair
+from n2n.nn.module import Module, Parameter
+from n2n.nn.windows import (
+    Block,
+    blocks,
+    channels_last,
+    gather,
+    interior,
+    require_image,
+    scatter,
+)
+
+if TYPE_CHECKING:
+    from torch import Generator, device, dtype
+
+__all__ = ["Conv2d", "ConvTranspose2d"]
+
+
+class _Convolution(Module):
+    """Weights over sliding windows: A, Aᵀ and the gradient of the weights, block by block.
+
+    Weights and bias are drawn uniformly from ±1/√(C/g·R·S), torch's default for both layers
+    (He et al. 2015, with a = √5), from `generator`, or from torch's own if it is None.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        windows: Windows,
+        groups: int,
+        *,
+        transposed: bool,
+    ) -> None:
+        self._gathered: Block | None = None  # the block whose windows the buffer holds
+        self.in_channels = require_at_least(in_channels, 1, name="in_channels")
+        self.out_channels = require_at_least(out_channels, 1, name="out_channels")
+        self.groups = require_at_least(groups, 1, name="groups")
+        if in_channels % groups or out_channels % groups:
+            raise InvalidValue(
+                f"groups must divide in_channels and out_channels, got groups={groups} "
+                f"for {in_channels} and {out_channels}"
+            )
+        self.windows = windows
+        self._image_channels = out_channels if transposed else in_channels
+        self._grid_channels = in_channels if transposed else out_channels
+
+    def _initialise(
+        self,
+        bias: bool,
+        generator: Generator | None,
+        device: device | str | None,
+        dtype: dtype | None,
+    ) -> None:
+        shape = (self._grid_channels, self._image_channels // self.groups, *self.windows.kernel)
+        bound = 1 / sqrt(shape[1] * shape[2] * shape[3])
+        weight = empty(shape, device=device, dtype=dtype)
+        self.weight = Parameter(weight.uniform_(-bound, bound, generator=generator))
+        self.bias: Parameter | None = None
+        if bias:
+            values = empty(self.out_channels, device=device, dtype=dtype)
+            self.bias = Parameter(values.uniform_(-bound, bound, generator=generator))
+
+    def _filled(self, shape: tuple[int, ...], bias: Parameter | None) -> Tensor:
+        """A new tensor (…, channels), zero or the bias, for products to be added to."""
+        like = self.weight.value
+        new = empty(shape, dtype=like.dtype, device=like.device)
+        return new.zero_() if bias is None else new.copy_(bias.value)
+
+    def _pad(self, image: Tensor) -> Tensor:
+        """(N, C, H, W) as a zero-padded buffer (N, H, W, C)."""
+        size = self.windows.padded_size((image.shape[2], image.shape[3]))
+        shape = (len(image), *size, image.shape[1])
+        padded = self._workspace.bordered("padded", shape, like=self.weight.value)
+        interior(padded, self.windows).copy_(image.permute(0, 2, 3, 1))
+        self._gathered = None
+        return padded
+
+    def _blocks(self, grid: Tensor, buffer: str) -> Iterator[tuple[Block, Tensor, list[Tensor]]]:
+        """Blocks of (N, P, Q, G): the place, a buffer (g, L, K), and g views (L, G/g) of grid."""
+        taps = self.weight.value[0].numel()
+        bytes_per_row = self.groups * taps * grid.shape[2] * grid.element_size()
+        for block in blocks(len(grid), grid.shape[1], bytes_per_row):
+            rows = grid[block].view(-1, self._grid_channels)
+            columns = self._workspace.empty(buffer, (self.groups, len(rows), taps), like=grid)
+            yield block, columns, list(rows.split(self._grid_channels // self.groups, dim=1))
+
+    def _windows_of(self, padded: Tensor, grid: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
+        """The windows of each block (g, L, K), beside their part of the grid, g × (L, G/g).
+
+        Gathered once for forward and backward when one block holds them all.
+        """
+        size = (grid.shape[1], grid.shape[2])
+        for block, columns, parts in self._blocks(grid, "windows"):
+            if self._gathered != block:
+                gather(padded, self.windows, size, block, columns)
+                self._gathered = block
+            yield columns, parts
+
+    def _matrices(self) -> Tensor:
+        """The weights as (g, K, G/g)."""
+        weight: Tensor = self.weight.value.unflatten(0, (self.groups, -1))  # (g, G/g, C/g, R, S)
+        return weight.permute(0, 3, 4, 2, 1).flatten(1, 3)
+
+    def _to_grid(self, padded: Tensor, size: Pair, *, bias: Parameter | None) -> Tensor:
+        """A: padded (N, H, W, C) to (N, P, Q, G), plus the bias."""
+        grid = self._filled((len(padded), *size, self._grid_channels), bias)
+        matrices = self._matrices()
+        for columns, parts in self._windows_of(padded, grid):
+            for taps, part, matrix in zip(columns, parts, matrices, strict=True):
+                part.addmm_(taps, matrix)
+        return grid
+
+    def _to_image(self, grid: Tensor, size: Pair, *, bias: Parameter | None) -> Tensor:
+        """Aᵀ: (N, P, Q, G) to (N, *size, C), plus the bias."""
+        shape = (len(grid), *self.windows.padded_size(size), self._image_channels)
+        padded = self._filled(shape, bias)
+        matrices = self._matrices().transpose(1, 2)  # (g, G/g, K)
+        for block, columns, parts in self._blocks(grid, "products"):
+            for taps, part, matrix in zip(columns, parts, matrices, strict=True):
+                taps.addmm_(part, matrix, beta=0)
+            scatter(columns, padded, self.windows, (grid.shape[1], grid.shape[2]), block)
+        return interior(padded, self.windows)
+
+    def _add_weight_gradient(self, padded: Tensor, grid: Tensor) -> None:
+        """Add the sum of window × grid over all positions to the gradient of the weights."""
+        total = self._filled(self._matrices().shape, None)  # (g, K, G/g)
+        for columns, parts in self._windows_of(padded, grid):
+            for taps, part, product in zip(columns, parts, total, strict=True):
+                product.addmm_(taps.t(), part)
+        gradient = total.unflatten(1, (*self.windows.kernel, -1))  # (g, R, S, C/g, G/g)
+        self.weight.grad.add_(gradient.permute(0, 4, 3, 1, 2).flatten(0, 1))
+
+    def _add_bias_gradient(self, grad_output: Tensor) -> None:
+        if self.bias is not None:
+            self.bias.grad.add_(grad_output.sum((0, 2, 3)))
+
+
+class Conv2d(_Convolution):
+    """Cross-correlation with a bank of kernels.
+
+    y[n, o, p, q] = b[o] + Σ w[o, c, r, s] · x[n, c, p·stride + r·dilation - padding, …]
+
+    x: (N, in_channels, H, W); y: (N, out_channels, P, Q) with
+    P = (H + 2·padding - dilation·(R - 1) - 1) // stride + 1, and Q likewise.
+    weight: (out_channels, in_channels / groups, R, S); bias: (out_channels,).
+
+    Sizes are integers or (vertical, horizontal) pairs; padding is with zeros. Raises InvalidValue
+    or InvalidType for arguments, ShapeError for inputs, that do not fit.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair = 0,
+        dilation: IntOrPair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        generator: Generator | None = None,
+        device: device | str | None = None,
+        dtype: dtype | None = None,
+    ) -> None:
+        windows = Windows.checked(kernel_size, stride, padding, dilation)
+        super().__init__(in_channels, out_channels, windows, groups, transposed=False)
+        self._initialise(bias, generator, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_image(x, self.in_channels, layer="Conv2d")
+        size = self.windows.grid_size((x.shape[2], x.shape[3]))
+        padded = self._pad(x)
+        y = self._to_grid(padded, size, bias=self.bias)  # (N, P, Q, G)
+        self._save((padded, (x.shape[2], x.shape[3])))
+        return y.permute(0, 3, 1, 2)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        padded, size = self._take()
+        grid = channels_last(grad_output)
+        self._add_bias_gradient(grad_output)
+        self._add_weight_gradient(padded, grid)
+        return self._to_image(grid, size, bias=None).permute(0, 3, 1, 2)
+
+    def input_span(self, span: Span, axis: int) -> Span:
+        return self.windows.image_span(span, axis)
+
+
+class ConvTranspose2d(_Convolution):
+    """The adjoint of `Conv2d` as a layer: every input pixel adds its kernel to the output.
+
+    y[n, o, p·stride + r·dilation - padding, …] += x[n, c, p, q] · w[c, o, r, s], and b[o]
+
+    x: (N, in_channels, P, Q); y: (N, out_channels, H, W) with
+    H = (P - 1)·stride - 2·padding + dilation·(R - 1) + output_padding + 1, and W likewise.
+    weight: (in_channels, out_channels / groups, R, S); bias: (out_channels,).
+
+    Sizes are integers or (vertical, horizontal) pairs; output_padding must be smaller than stride
+    or dilation. Raises InvalidValue or InvalidType for arguments, ShapeError for inputs, that do
+    not fit. Dumoulin & Visin 2016, section 4.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: IntOrPair,
+        stride: IntOrPair = 1,
+        padding: IntOrPair = 0,
+        output_padding: IntOrPair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: IntOrPair = 1,
+        *,
+        generator: Generator | None = None,
+        device: device | str | None = None,
+        dtype: dtype | None = None,
+    ) -> None:
+        windows = Windows.checked(kernel_size, stride, padding, dilation)
+        super().__init__(in_channels, out_channels, windows, groups, transposed=True)
+        self.output_padding = to_pair(output_padding, name="output_padding", minimum=0)
+        for extra, step, gap in zip(
+            self.output_padding, windows.stride, windows.dilation, strict=True
+        ):
+            if extra >= max(step, gap):
+                raise InvalidValue(
+                    "output_padding must be smaller than stride or dilation, got "
+                    f"{self.output_padding} for {windows.stride} and {windows.dilation}"
+                )
+        self._initialise(bias, generator, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        require_image(x, self.in_channels, layer="ConvTranspose2d")
+        size = self.windows.image_size((x.shape[2], x.shape[3]), self.output_padding)
+        grid = channels_last(x)  # (N, P, Q, G)
+        self._save(grid)
+        return self._to_image(grid, size, bias=self.bias).permute(0, 3, 1, 2)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        grid: Tensor = self._take()
+        padded = self._pad(grad_output)
+        grad_input = self._to_grid(padded, (grid.shape[1], grid.shape[2]), bias=None)
+        self._add_bias_gradient(grad_output)
+        self._add_weight_gradient(padded, grid)
+        return grad_input.permute(0, 3, 1, 2)
+
+    def input_span(self, span: Span, axis: int) -> Span:
+        return self.windows.grid_span(span, axis)

@@ -1,0 +1,113 @@
+"""Sizes and positions of sliding windows: integers only, no tensors.
+
+One picture serves both convolutions. Windows slide over an *image*; each stands at one position
+of a *grid*. A convolution maps image to grid, a transposed convolution grid to image, and both
+are described by the same `Windows`. A span (first, last) is a range of rows or columns, both
+ends included; it may reach beyond the image, into its padding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from n2n.errors import InvalidType, InvalidValue, ShapeError
+
+__all__ = ["IntOrPair", "Pair", "Span", "Windows", "require_at_least", "to_pair"]
+
+Pair = tuple[int, int]
+Span = tuple[int, int]
+IntOrPair = int | Sequence[int]
+
+
+def require_at_least(value: object, minimum: int, *, name: str) -> int:
+    """The integer `value`; raises InvalidType or InvalidValue, which name the argument."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise InvalidType(f"{name} must be an integer, got {value!r}")
+    if value < minimum:
+        raise InvalidValue(f"{name} must be at least {minimum}, got {value}")
+    return value
+
+
+def to_pair(value: IntOrPair, *, name: str, minimum: int) -> Pair:
+    """(vertical, horizontal) from one integer for both or a pair of integers."""
+    if isinstance(value, int):
+        value = (value, value)
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise InvalidType(f"{name} must be an integer or a pair of integers, got {value!r}")
+    if len(value) != 2:
+        raise InvalidValue(f"{name} must be an integer or a pair of integers, got {value!r}")
+    first, second = (require_at_least(number, minimum, name=name) for number in value)
+    return first, second
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of `kernel` taps, `dilation` apart, moved by `stride` over a zero-padded image."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+    dilation: Pair
+
+    @classmethod
+    def checked(
+        cls, kernel: IntOrPair, stride: IntOrPair, padding: IntOrPair, dilation: IntOrPair
+    ) -> "Windows":
+        """From a layer's arguments, each an integer or a pair; errors name the argument."""
+        return cls(
+            to_pair(kernel, name="kernel_size", minimum=1),
+            to_pair(stride, name="stride", minimum=1),
+            to_pair(padding, name="padding", minimum=0),
+            to_pair(dilation, name="dilation", minimum=1),
+        )
+
+    @property
+    def reach(self) -> Pair:
+        """Distance from a window's first tap to its last, in pixels."""
+        return (
+            self.dilation[0] * (self.kernel[0] - 1),
+            self.dilation[1] * (self.kernel[1] - 1),
+        )
+
+    def padded_size(self, image: Pair) -> Pair:
+        return image[0] + 2 * self.padding[0], image[1] + 2 * self.padding[1]
+
+    def grid_size(self, image: Pair) -> Pair:
+        """Positions that a window has on an image of that size; ShapeError if none."""
+        padded, reach = self.padded_size(image), self.reach
+        if padded[0] <= reach[0] or padded[1] <= reach[1]:
+            raise ShapeError(
+                f"expected a padded image of at least {reach[0] + 1}x{reach[1] + 1} pixels for "
+                f"kernel {self.kernel} with dilation {self.dilation}, got {padded[0]}x{padded[1]}"
+            )
+        return (
+            (padded[0] - reach[0] - 1) // self.stride[0] + 1,
+            (padded[1] - reach[1] - 1) // self.stride[1] + 1,
+        )
+
+    def image_size(self, grid: Pair, extra: Pair = (0, 0)) -> Pair:
+        """Smallest image with that grid, `extra` rows and columns added; ShapeError if empty."""
+        height, width = (
+            (grid[axis] - 1) * self.stride[axis]
+            + self.reach[axis]
+            + 1
+            + extra[axis]
+            - 2 * self.padding[axis]
+            for axis in (0, 1)
+        )
+        if height < 1 or width < 1:
+            raise ShapeError(
+                f"expected a result of at least 1x1 pixels, got {height}x{width} from an input of "
+                f"{grid[0]}x{grid[1]} with padding {self.padding}; use less padding"
+            )
+        return height, width
+
+    def image_span(self, grid: Span, axis: int) -> Span:
+        """Rows (axis 0) or columns (axis 1) of the image under those positions of the grid."""
+        stride, padding = self.stride[axis], self.padding[axis]
+        return grid[0] * stride - padding, grid[1] * stride - padding + self.reach[axis]
+
+    def grid_span(self, image: Span, axis: int) -> Span:
+        """Positions of the grid whose windows may touch those rows or columns of the image."""
+        stride, padding = self.stride[axis], self.padding[axis]
+        first = -((self.reach[axis] - image[0] - padding) // stride)  # rounded up
+        return first, (image[1] + padding) // stride

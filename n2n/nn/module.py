@@ -1,0 +1,194 @@
+"""What every layer is: parameters with gradients, a forward, a backward, a named state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor, empty
+
+from n2n.errors import InvalidType, InvalidValue, ShapeError
+from n2n.nn.geometry import Span
+
+if TYPE_CHECKING:
+    from torch import device, dtype
+
+__all__ = ["Module", "Parameter", "Workspace"]
+
+
+class Parameter:
+    """A learned tensor and the gradient of the loss by it, of the same shape."""
+
+    def __init__(self, value: Tensor) -> None:
+        self.value = value
+        self.grad = empty(value.shape, dtype=value.dtype, device=value.device).zero_()
+
+
+class Workspace:
+    """Buffers that a layer keeps between calls: page faults cost more than the work in them.
+
+    A buffer is found again by its name and grows to the largest size asked for. What lies in it
+    is the layer's own; nothing of it is ever handed to a caller.
+    """
+
+    def __init__(self) -> None:
+        self._buffers: dict[str, Tensor] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def empty(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """A contiguous buffer of any content, with the dtype and device of `like`."""
+        count = 1
+        for size in shape:
+            count *= size
+        buffer = self._buffers.get(name)
+        if (
+            buffer is None
+            or len(buffer) < count
+            or buffer.dtype != like.dtype
+            or buffer.device != like.device
+        ):
+            buffer = empty(count, dtype=like.dtype, device=like.device)
+            self._buffers[name] = buffer
+            self._shapes.pop(name, None)
+        return buffer[:count].view(shape)
+
+    def bordered(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """As `empty`, zero where it was never written to since its shape last changed."""
+        buffer = self.empty(name, shape, like)
+        if self._shapes.get(name) != shape:
+            buffer.zero_()
+            self._shapes[name] = shape
+        return buffer
+
+    def release(self) -> None:
+        self._buffers.clear()
+        self._shapes.clear()
+
+
+class Module:
+    """A differentiable function of one tensor with parameters of its own.
+
+    A subclass writes `forward`, which keeps what `backward` will need by `_save`, and `backward`,
+    which takes the gradient of the loss by the output, **adds** to the gradients of the
+    parameters and returns the gradient by the input. What either returns belongs to the caller,
+    and their arguments are left as they are. In inference mode (`eval()`) nothing is saved.
+    """
+
+    training = True
+    _saved: Any = None
+    _buffers: Workspace | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no forward")
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if not isinstance(x, Tensor):
+            raise InvalidType(f"{type(self).__name__} expects a Tensor, got {type(x).__name__}")
+        return self.forward(x.detach())
+
+    def input_span(self, span: Span, axis: int) -> Span:
+        """Rows (axis 0) or columns (axis 1) of the input that those of the output depend on."""
+        return span
+
+    # Parameters and state
+
+    def children(self) -> dict[str, Module]:
+        """The modules that this one is made of, by the name of their attribute."""
+        return {name: child for name, child in vars(self).items() if isinstance(child, Module)}
+
+    def modules(self) -> Iterator[Module]:
+        """This module, and all that it is made of."""
+        yield self
+        for child in self.children().values():
+            yield from child.modules()
+
+    def named_parameters(self) -> dict[str, Parameter]:
+        """All parameters by their path, such as "2.weight"."""
+        named = {name: item for name, item in vars(self).items() if isinstance(item, Parameter)}
+        for prefix, child in self.children().items():
+            for name, parameter in child.named_parameters().items():
+                named[f"{prefix}.{name}"] = parameter
+        return named
+
+    def param(self) -> list[tuple[Tensor, Tensor]]:
+        """(value, gradient) of every parameter; an optimiser changes the values in place."""
+        return [(item.value, item.grad) for item in self.named_parameters().values()]
+
+    def zero_grad(self) -> None:
+        for _, grad in self.param():
+            grad.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of all parameters by name."""
+        return {name: item.value.clone() for name, item in self.named_parameters().items()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Copy `state` into the parameters.
+
+        Names and shapes must be exactly those of `state_dict()`; otherwise InvalidValue or
+        ShapeError says which are not, and nothing is changed.
+        """
+        own = self.named_parameters()
+        missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+        if missing or unexpected:
+            raise InvalidValue(
+                f"expected the parameters of this network; missing: {', '.join(missing) or 'none'}"
+                f"; unexpected: {', '.join(unexpected) or 'none'}"
+            )
+        for name, item in own.items():
+            if state[name].shape != item.value.shape:
+                raise ShapeError(
+                    f"expected {name} of shape {tuple(item.value.shape)}, "
+                    f"got {tuple(state[name].shape)}"
+                )
+        for name, item in own.items():
+            item.value.copy_(state[name])
+
+    # Mode, place, memory
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode: `forward` keeps what `backward` needs."""
+        for module in self.modules():
+            module.training = mode
+            if not mode:
+                module._saved = None
+        return self
+
+    def eval(self) -> Self:
+        """Inference mode: `forward` keeps nothing."""
+        return self.train(False)
+
+    def to(self, device: device | str | None = None, dtype: dtype | None = None) -> Self:
+        """Move values and gradients. Make the optimiser after this: it holds the tensors."""
+        for item in self.named_parameters().values():
+            item.value = item.value.to(device=device, dtype=dtype)
+            item.grad = item.grad.to(device=device, dtype=dtype)
+        self.release()
+        return self
+
+    def release(self) -> None:
+        """Let go of kept buffers and of what was saved for `backward`."""
+        for module in self.modules():
+            module._saved = None
+            module._buffers = None
+
+    # For subclasses
+
+    def _save(self, value: Any) -> None:
+        self._saved = value if self.training else None
+
+    def _take(self) -> Any:
+        if self._saved is None:
+            raise InvalidValue(
+                f"{type(self).__name__}.backward needs a forward in training mode before it"
+            )
+        return self._saved
+
+    @property
+    def _workspace(self) -> Workspace:
+        if self._buffers is None:
+            self._buffers = Workspace()
+        return self._buffers

@@ -1,0 +1,214 @@
+"""Optimisers: from gradients to new values. Learning-rate schedules are in `schedule`."""
+
+from collections.abc import Iterable
+from math import isfinite
+
+from torch import Tensor, arange, empty
+
+from n2n.errors import InvalidValue, ShapeError
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+
+
+class Optimizer:
+    """Changes parameters in place by their gradients.
+
+    `params` is a network's `param()`: (value, gradient) pairs. `lr` may be set between steps.
+    A subclass names its buffers in `slots`; `state_dict()` holds them, one a parameter and slot,
+    and the number of steps, so that a restored optimiser goes on bit for bit.
+    """
+
+    slots: tuple[str, ...] = ()
+
+    def __init__(self, params: Iterable[tuple[Tensor, Tensor]], lr: float) -> None:
+        self.params = list(params)
+        if not self.params:
+            raise InvalidValue("an optimiser needs at least one parameter, got none")
+        self.lr = lr
+        self.steps = 0
+        self.buffers: dict[str, list[Tensor]] = {}
+
+    @property
+    def lr(self) -> float:
+        """Learning rate, finite and not negative."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        self._lr = _at_least_zero("lr", lr)
+
+    def step(self) -> None:
+        """Change every parameter by its gradient."""
+        if not self.buffers:
+            self.buffers = {
+                slot: [_zeros(value) for value, _ in self.params] for slot in self.slots
+            }
+        self.steps += 1
+        for index, (value, grad) in enumerate(self.params):
+            self._update(value, grad, *(self.buffers[slot][index] for slot in self.slots))
+
+    def zero_grad(self) -> None:
+        for _, grad in self.params:
+            grad.zero_()
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Copies of all buffers by "slot.index", and "steps", an integer."""
+        state = {"steps": arange(self.steps, self.steps + 1)}
+        for slot, tensors in self.buffers.items():
+            for index, tensor in enumerate(tensors):
+                state[f"{slot}.{index}"] = tensor.clone()
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Restore what `state_dict` gave; InvalidValue or ShapeError if it does not fit."""
+        steps = int(state["steps"]) if "steps" in state else None
+        slots = self.slots if steps else ()
+        names = [f"{slot}.{index}" for slot in slots for index in range(len(self.params))]
+        if steps is None or set(names) != state.keys() - {"steps"}:
+            raise InvalidValue(
+                f"expected the state of {type(self).__name__} for {len(self.params)} parameters, "
+                f"got {', '.join(sorted(state)) or 'nothing'}"
+            )
+        for name in names:
+            shape = self.params[int(name.split(".")[1])][0].shape
+            if state[name].shape != shape:
+                raise ShapeError(
+                    f"expected {name} of shape {tuple(shape)}, got {tuple(state[name].shape)}"
+                )
+        self.steps = steps
+        self.buffers = {
+            slot: [
+                empty(value.shape, dtype=value.dtype, device=value.device).copy_(
+                    state[f"{slot}.{index}"]
+                )
+                for index, (value, _) in enumerate(self.params)
+            ]
+            for slot in slots
+        }
+
+    def _update(self, value: Tensor, grad: Tensor, *buffers: Tensor) -> None:
+        raise NotImplementedError(f"{type(self).__name__} has no update")
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum.
+
+    g ← grad + weight_decay · value
+    m ← momentum · m + (1 - dampening) · g   (m ← g at the first step)
+    value ← value - lr · (g + momentum · m if nesterov else m)
+
+    `maximize` ascends. Sutskever et al. 2013; torch's convention, where lr stands outside of m.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[tuple[Tensor, Tensor]],
+        lr: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+        maximize: bool = False,
+    ) -> None:
+        self.momentum = _at_least_zero("momentum", momentum)
+        self.dampening = _finite("dampening", dampening)
+        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        if nesterov and (not momentum or dampening):
+            raise InvalidValue(
+                "nesterov needs a momentum above 0 and no dampening, "
+                f"got momentum={momentum} and dampening={dampening}"
+            )
+        self.nesterov = nesterov
+        self.sign = 1.0 if maximize else -1.0
+        self.slots = ("momentum",) if momentum else ()
+        super().__init__(params, lr)
+
+    def _update(self, value: Tensor, grad: Tensor, *buffers: Tensor) -> None:
+        if self.sign > 0 and self.weight_decay:
+            grad = grad.sub(value, alpha=self.weight_decay)
+        elif self.weight_decay:
+            grad = grad.add(value, alpha=self.weight_decay)
+        for average in buffers:
+            if self.steps == 1:
+                average.copy_(grad)
+            else:
+                average.mul_(self.momentum).add_(grad, alpha=1 - self.dampening)
+            grad = grad.add(average, alpha=self.momentum) if self.nesterov else average
+        value.add_(grad, alpha=self.sign * self.lr)
+
+
+class Adam(Optimizer):
+    """Steps scaled by running averages of the gradient and of its square.
+
+    m ← β₁ m + (1 - β₁) g;   v ← β₂ v + (1 - β₂) g²
+    value ← value - lr · m̂ / (√v̂ + eps),   m̂ = m / (1 - β₁ᵗ),   v̂ = v / (1 - β₂ᵗ)
+
+    `weight_decay` is added to the gradient: g ← grad + weight_decay · value. Kingma & Ba 2015,
+    algorithm 1.
+    """
+
+    slots = ("mean", "square")
+
+    def __init__(
+        self,
+        params: Iterable[tuple[Tensor, Tensor]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise InvalidValue(f"betas must be two numbers in [0, 1), got {betas}")
+        self.betas = betas
+        self.eps = _at_least_zero("eps", eps)
+        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        super().__init__(params, lr)
+
+    def _update(self, value: Tensor, grad: Tensor, *buffers: Tensor) -> None:
+        mean, square = buffers
+        grad = self._decay(value, grad)
+        first, second = self.betas
+        mean.mul_(first).add_(grad, alpha=1 - first)
+        square.mul_(second).addcmul_(grad, grad, value=1 - second)
+        scale = (square / (1 - second**self.steps)).sqrt_().add_(self.eps)
+        value.addcdiv_(mean, scale, value=-self.lr / (1 - first**self.steps))
+
+    def _decay(self, value: Tensor, grad: Tensor) -> Tensor:
+        return grad.add(value, alpha=self.weight_decay) if self.weight_decay else grad
+
+
+class AdamW(Adam):
+    """Adam whose weight decay shrinks the values themselves: value ← (1 - lr · decay) · value.
+
+    Loshchilov & Hutter 2019, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[tuple[Tensor, Tensor]],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def _decay(self, value: Tensor, grad: Tensor) -> Tensor:
+        value.mul_(1 - self.lr * self.weight_decay)
+        return grad
+
+
+def _zeros(like: Tensor) -> Tensor:
+    return empty(like.shape, dtype=like.dtype, device=like.device).zero_()
+
+
+def _finite(name: str, value: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+        raise InvalidValue(f"{name} must be a finite number, got {value!r}")
+    return float(value)
+
+
+def _at_least_zero(name: str, value: float) -> float:
+    if _finite(name, value) < 0:
+        raise InvalidValue(f"{name} must not be negative, got {value}")
+    return float(value)
