@@ -1,0 +1,22 @@
+"""Pair sets: noise models, making, importing, reading and checking them."""
+
+from n2n.data.build import build_set
+from n2n.data.make import Made, Recipe
+from n2n.data.noise import Gaussian, Impulse, NoiseModel, Poisson, Subsample, parse_noise
+from n2n.data.pairs import PairSet, Split
+from n2n.data.parallel import default_workers
+
+__all__ = [
+    "Gaussian",
+    "Impulse",
+    "Made",
+    "NoiseModel",
+    "PairSet",
+    "Poisson",
+    "Recipe",
+    "Split",
+    "Subsample",
+    "build_set",
+    "default_workers",
+    "parse_noise",
+]

@@ -1,0 +1,253 @@
+"""Noise models: from a clean photograph, two views whose noise is independent.
+
+    subsample            one random source pixel for each output pixel (the published data's noise)
+    gaussian:SIGMA       y = x + σ·n, n ~ N(0, 1)                       σ in 8-bit units
+    gaussian:LOW-HIGH    the same, σ ~ U(LOW, HIGH) for each pair
+    poisson:PEAK         y = Poisson(x·PEAK/255)·255/PEAK               PEAK photons at white
+    impulse:P            with probability P a pixel becomes a random colour
+
+x, y: 0 to 255; both views are rounded and clipped to uint8.
+Axes: N pairs, H W a photograph's height and width, C channels, S the side of a crop.
+"""
+
+import math
+import re
+from dataclasses import asdict, dataclass
+from typing import ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from n2n.errors import InvalidValue
+
+__all__ = ["Gaussian", "Impulse", "NoiseModel", "Poisson", "Subsample", "parse_noise"]
+
+UInt8: TypeAlias = NDArray[np.uint8]
+Float32: TypeAlias = NDArray[np.float32]
+
+MAX_PEAK = 1e6
+_NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)"
+
+
+class NoiseModel:
+    """How two noisy views and their clean image are drawn from one photograph."""
+
+    name: ClassVar[str]
+    columns: ClassVar[tuple[str, ...]] = ("input", "target", "clean")
+
+    @property
+    def spec(self) -> str:
+        """The text that `parse_noise` reads back as this model."""
+        values = "-".join(dict.fromkeys(_text(value) for value in self.parameters.values()))
+        return f"{self.name}:{values}" if values else self.name
+
+    @property
+    def parameters(self) -> dict[str, float]:
+        """The model's numbers by name."""
+        return asdict(self)  # type: ignore[call-overload, no-any-return]  # subclasses: dataclasses
+
+    def least_side(self, size: int) -> int:
+        """The smallest height or width of a photograph that yields crops of `size` pixels."""
+        return size
+
+    def sample(
+        self, photographs: tuple[UInt8, ...], count: int, size: int, rng: np.random.Generator
+    ) -> tuple[UInt8, ...]:
+        """Draw `count` pairs of random crops from the one photograph (H, W, C).
+
+        Returns input, target and clean, each uint8 (N, C, S, S).
+        """
+        (photograph,) = photographs
+        clean = np.empty((count, size, size, photograph.shape[2]), np.uint8)
+        for i in range(count):
+            top, left = random_corner(photograph.shape, size, rng)
+            clean[i] = photograph[top : top + size, left : left + size]
+        clean = channels_first(clean)
+        first, second = self.views(clean, rng)
+        return first, second, clean
+
+    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        """Two noisy views of clean images.   clean and each view: uint8 (N, C, S, S)."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Subsample(NoiseModel):
+    """Shrinking by picking: each view takes one random source pixel from every s × s block.
+
+    A square of S·s source pixels a side at a random place; s is drawn from the upper half of what
+    the photograph allows; clean is the mean of each block. All channels come from the same pixel.
+    """
+
+    name: ClassVar[str] = "subsample"
+
+    def least_side(self, size: int) -> int:
+        return 2 * size
+
+    def sample(
+        self, photographs: tuple[UInt8, ...], count: int, size: int, rng: np.random.Generator
+    ) -> tuple[UInt8, ...]:
+        (photograph,) = photographs
+        height, width, channels = photograph.shape
+        largest = min(height, width) // size
+        if largest < 2:
+            raise InvalidValue(
+                f"subsample needs photographs of at least {2 * size} pixels a side for crops of "
+                f"{size}; found {width} × {height}"
+            )
+        pairs = np.empty((3, count, size, size, channels), np.uint8)
+        for i in range(count):
+            scale = int(rng.integers(largest // 2 + 1, largest + 1))
+            top, left = random_corner(photograph.shape, size * scale, rng)
+            square = photograph[top : top + size * scale, left : left + size * scale]
+            pairs[:2, i] = pick_pixels(square, size, scale, rng)
+            pairs[2, i] = block_means(square, size, scale)
+        return tuple(channels_first(view) for view in pairs)
+
+
+@dataclass(frozen=True)
+class Gaussian(NoiseModel):
+    """Additive white Gaussian noise; σ is drawn once for each pair, uniform in [low, high].
+
+    `low` and `high` in 8-bit units, 0 ≤ low ≤ high ≤ 255 and high > 0.
+    """
+
+    low: float
+    high: float
+    name: ClassVar[str] = "gaussian"
+
+    def __post_init__(self) -> None:
+        require_range("gaussian SIGMA", self.low, 0, 255, low_is_in=self.low != self.high)
+        require_range("gaussian SIGMA", self.high, 0, 255)
+        if self.low > self.high:
+            raise InvalidValue(
+                f"gaussian:LOW-HIGH needs LOW below HIGH; found {self.low:g}-{self.high:g}"
+            )
+
+    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        sigma = rng.uniform(self.low, self.high, len(clean)).astype(np.float32)
+        sigma = sigma[:, None, None, None]
+
+        def view() -> UInt8:
+            noise = rng.standard_normal(clean.shape, dtype=np.float32)
+            return to_uint8(clean + sigma * noise)
+
+        return view(), view()
+
+
+@dataclass(frozen=True)
+class Poisson(NoiseModel):
+    """Photon noise: white is `peak` photons on average; 0 < peak ≤ 1e6."""
+
+    peak: float
+    name: ClassVar[str] = "poisson"
+
+    def __post_init__(self) -> None:
+        require_range("poisson PEAK", self.peak, 0, MAX_PEAK)
+
+    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        photons = clean * (self.peak / 255)
+
+        def view() -> UInt8:
+            return to_uint8((rng.poisson(photons) * (255 / self.peak)).astype(np.float32))
+
+        return view(), view()
+
+
+@dataclass(frozen=True)
+class Impulse(NoiseModel):
+    """Random-valued impulses: a pixel becomes a uniformly random colour; 0 < probability ≤ 1.
+
+    Noise2Noise (Lehtinen et al., 2018), section 3.3. Its mean is not the clean image.
+    """
+
+    probability: float
+    name: ClassVar[str] = "impulse"
+
+    def __post_init__(self) -> None:
+        require_range("impulse P", self.probability, 0, 1)
+
+    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        count, _, height, width = clean.shape
+
+        def view() -> UInt8:
+            struck = rng.random((count, 1, height, width)) < self.probability
+            colours = rng.integers(0, 256, clean.shape, np.uint8)
+            return np.where(struck, colours, clean)
+
+        return view(), view()
+
+
+def parse_noise(text: str) -> NoiseModel:
+    """Read a noise model from its text, such as "subsample" or "gaussian:5-50".
+
+    Raises InvalidValue for an unknown name and for numbers that are missing, malformed or out of
+    range.
+    """
+    name, colon, argument = text.strip().partition(":")
+    name = name.lower()
+    if name == "subsample" and not colon:
+        return Subsample()
+    match = re.fullmatch(rf"({_NUMBER})(?:-({_NUMBER}))?", argument.strip(), re.IGNORECASE)
+    if match and name == "gaussian":
+        low, high = match.groups()
+        if high is not None and float(low) == float(high):
+            raise InvalidValue(f"gaussian:LOW-HIGH needs LOW below HIGH; found {argument!r}")
+        return Gaussian(float(low), float(low if high is None else high))
+    if match and match[2] is None and name == "poisson":
+        return Poisson(float(match[1]))
+    if match and match[2] is None and name == "impulse":
+        return Impulse(float(match[1]))
+    raise InvalidValue(
+        "expected the noise subsample, gaussian:SIGMA, gaussian:LOW-HIGH, poisson:PEAK or "
+        f"impulse:P; found {text!r}"
+    )
+
+
+def require_range(
+    what: str, value: float, low: float, high: float, *, low_is_in: bool = False
+) -> None:
+    """Raise InvalidValue unless low < value ≤ high, or low ≤ value ≤ high if `low_is_in`."""
+    if not math.isfinite(value) or value > high or value < low or (value == low and not low_is_in):
+        begin = "from" if low_is_in else "above"
+        raise InvalidValue(f"{what} must be {begin} {low:g} to {high:g}; found {value:g}")
+
+
+def random_corner(shape: tuple[int, ...], side: int, rng: np.random.Generator) -> tuple[int, int]:
+    """Top and left of a square of `side` pixels at a uniformly random place.   shape: (H, W, …)."""
+    return int(rng.integers(shape[0] - side + 1)), int(rng.integers(shape[1] - side + 1))
+
+
+def pick_pixels(square: UInt8, size: int, scale: int, rng: np.random.Generator) -> UInt8:
+    """Two views of one random pixel a block.   (S·s, S·s, C) → (2, S, S, C)."""
+    inside = rng.integers(0, scale * scale, (2, size, size))
+    corner = np.arange(size) * scale
+    rows = corner[:, None] + inside // scale
+    columns = corner + inside % scale
+    picked: UInt8 = square[rows, columns]
+    return picked
+
+
+def block_means(square: UInt8, size: int, scale: int) -> UInt8:
+    """The mean of each s × s block, rounded to the nearest, halves up.   → (S, S, C)."""
+    small = np.uint16 if scale <= 257 else np.uint32  # 257 · 255 is the largest uint16
+    channels = square.shape[2]
+    strips = square.reshape(size, scale, -1).sum(1, dtype=small)  # (S, S·s·C)
+    sums = strips.reshape(size, size, scale, channels).sum(2, dtype=np.uint64)
+    area = scale * scale
+    means: UInt8 = ((2 * sums + area) // (2 * area)).astype(np.uint8)
+    return means
+
+
+def channels_first(images: UInt8) -> UInt8:
+    """(N, H, W, C) → contiguous (N, C, H, W)."""
+    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+
+
+def to_uint8(values: Float32) -> UInt8:
+    """Round to the nearest and clip to 0 … 255."""
+    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+
+
+def _text(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

@@ -1,0 +1,293 @@
+"""Reading pair sets: `PairSet.open`, whole columns, some row groups, shuffled batches.
+
+Axes: N rows, C H W an image.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from n2n.data.batches import Window, group_order, iterate, require_batch_size
+from n2n.data.format import ROWS_PER_GROUP, PartInfo, part_name, read_info
+from n2n.errors import InvalidValue, PairSetError
+
+__all__ = ["MEMORY_LIMIT", "PairSet", "Split"]
+
+MEMORY_LIMIT = 2 << 30  # bytes; a larger split streams
+PAIR = ("input", "target")
+
+
+class Split:
+    """The train or the val part of a pair set.
+
+    `parts` are the files and their metadata, in order; nothing but footers has been read.
+    """
+
+    def __init__(self, parts: Sequence[tuple[Path, PartInfo]]) -> None:
+        self.parts = tuple(parts)
+        self.name = parts[0][1].split
+        self.shape = parts[0][1].shape
+        self.rows = sum(info.rows for _, info in parts)
+        self.target = parts[0][1].provenance.target
+        self.noise = parts[0][1].provenance.noise
+        self.has_clean = "clean" in parts[0][1].columns
+        self._kept: dict[str, NDArray[np.uint8]] | None = None
+
+    def __repr__(self) -> str:
+        return f"Split({self.name}: {self.rows} pairs of {self.shape})"
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the columns input and target together."""
+        return 2 * self.rows * math.prod(self.shape)
+
+    @cached_property
+    def groups(self) -> tuple[tuple[int, int, int], ...]:
+        """Of each row group, by its index over all parts: part, group in the part, rows."""
+        return tuple(
+            (part, group, min(ROWS_PER_GROUP, info.rows - group * ROWS_PER_GROUP))
+            for part, (_, info) in enumerate(self.parts)
+            for group in range(math.ceil(info.rows / ROWS_PER_GROUP))
+        )
+
+    def read(self, columns: Sequence[str] = PAIR) -> dict[str, NDArray[np.uint8]]:
+        """All rows of some columns.   → uint8 (N, C, H, W) each."""
+        return self.read_groups(range(len(self.groups)), columns)
+
+    def read_groups(
+        self, indices: Iterable[int], columns: Sequence[str] = PAIR
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Some row groups, by index over all parts, one after another.   → uint8 (N, C, H, W).
+
+        One row group comes as a read-only view of Arrow's buffer; several are copied into one
+        array, with one row group in memory at a time. Raises PairSetError for a damaged file and
+        InvalidValue for a column or an index that is not there.
+        """
+        chosen = list(indices)
+        self._require(chosen, columns)
+        if len(chosen) == 1:
+            part, group, _ = self.groups[chosen[0]]
+            with _File(*self.parts[part]) as file:
+                return file.views(group, columns)
+        rows = sum(self.groups[index][2] for index in chosen)
+        result = {name: np.empty((rows, *self.shape), np.uint8) for name in columns}
+        done = 0
+        for part, together in groupby(chosen, key=lambda index: self.groups[index][0]):
+            with _File(*self.parts[part]) as file:
+                for _, group, count in (self.groups[index] for index in together):
+                    for name, view in file.views(group, columns).items():
+                        result[name][done : done + count] = view
+                    done += count
+        return result
+
+    def num_batches(self, batch_size: int) -> int:
+        """How many batches an epoch has; the last may be smaller."""
+        require_batch_size(batch_size)
+        return math.ceil(self.rows / batch_size)
+
+    def batches(
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        shuffle: bool = True,
+        memory_limit: int = MEMORY_LIMIT,
+    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """One epoch's batches from number `start` on: input and target, uint8 (n, C, H, W) each.
+
+        The last batch is smaller if `batch_size` does not divide the rows. The order follows from
+        (seed, epoch), `batch_size`, `memory_limit` and the set alone, and batch k is the same
+        whatever `start` was. Up to `memory_limit` bytes both columns are read once, kept, and
+        each epoch is a permutation of all rows. A larger split streams: row groups in random
+        order, as many as `memory_limit` holds at a time, their rows permuted.
+        """
+        require_batch_size(batch_size)
+        if start < 0:
+            raise InvalidValue(f"start must be 0 or more; found {start}")
+        if self.nbytes <= memory_limit:
+            if self._kept is None:
+                self._kept = self.read(PAIR)
+            kept = self._kept
+            windows = [Window(self.rows, lambda: (kept["input"], kept["target"]))]
+        else:
+            windows = self._windows(seed, epoch, shuffle, memory_limit)
+        return iterate(
+            windows, batch_size=batch_size, seed=seed, epoch=epoch, start=start, shuffle=shuffle
+        )
+
+    def forget(self) -> None:
+        """Free what `batches` kept in memory; views that were handed out stay valid."""
+        self._kept = None
+
+    def _windows(self, seed: int, epoch: int, shuffle: bool, memory_limit: int) -> list[Window]:
+        order = group_order(len(self.groups), seed=seed, epoch=epoch, shuffle=shuffle)
+        at_once = max(1, memory_limit // (2 * ROWS_PER_GROUP * math.prod(self.shape)))
+        return [self._window(order[i : i + at_once]) for i in range(0, len(order), at_once)]
+
+    def _window(self, indices: list[int]) -> Window:
+        def load() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            columns = self.read_groups(indices, PAIR)
+            return columns["input"], columns["target"]
+
+        return Window(sum(self.groups[index][2] for index in indices), load)
+
+    def _require(self, indices: list[int], columns: Sequence[str]) -> None:
+        known = self.parts[0][1].columns
+        for name in columns:
+            if name not in known:
+                raise InvalidValue(f"column {name!r}: {self.name} has {', '.join(known)}")
+        for index in indices:
+            if not 0 <= index < len(self.groups):
+                raise InvalidValue(
+                    f"row group {index}: {self.name} has row groups 0 to {len(self.groups) - 1}"
+                )
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """A pair set on disk. Open it with `PairSet.open`."""
+
+    path: Path
+    train: Split
+    val: Split | None
+
+    @classmethod
+    def open(cls, path: str | Path) -> "PairSet":
+        """Open a set's folder; every part's footer is read and checked.
+
+        Raises PairSetError, naming the file, what was expected and what was found.
+        """
+        path = Path(path)
+        if not path.is_dir():
+            found = "found a file" if path.exists() else "there is nothing"
+            raise PairSetError(f"{path}: expected the folder of a pair set; {found}")
+        train = _open_split(path, "train")
+        if train is None:
+            raise PairSetError(
+                f"{path}: expected a pair set with train/{part_name(0)}, found "
+                f"{_listing(path)}; make one with 'n2n data build'"
+            )
+        val = _open_split(path, "val")
+        if val is not None and val.shape != train.shape:
+            raise PairSetError(
+                f"{val.parts[0][0]}: expected images of shape {train.shape} as in train, "
+                f"found {val.shape}"
+            )
+        return cls(path, train, val)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of every image."""
+        return self.train.shape
+
+    @property
+    def noise(self) -> str | None:
+        """The training pairs' noise model as text, None where the noise is real or unknown."""
+        return self.train.noise
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """train and, where there is one, val."""
+        return (self.train,) if self.val is None else (self.train, self.val)
+
+    @cached_property
+    def digest(self) -> str:
+        """Hex sha256 that identifies the content: the parts' names and their rows' digests."""
+        sha256 = hashlib.sha256()
+        for split in self.splits:
+            for path, info in split.parts:
+                sha256.update(f"{split.name}/{path.name} {info.rows_sha256}\n".encode())
+        return sha256.hexdigest()
+
+
+class _File:
+    """An open part."""
+
+    def __init__(self, path: Path, info: PartInfo) -> None:
+        self.path, self.info = path, info
+        try:
+            self._file = pq.ParquetFile(path)
+        except (pa.ArrowException, FileNotFoundError) as error:
+            raise self._damaged(error) from error
+
+    def __enter__(self) -> "_File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def views(self, group: int, columns: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        """A row group's columns as read-only views (n, C, H, W) of Arrow's buffers."""
+        try:
+            table = self._file.read_row_group(group, columns=list(columns))
+        except (pa.ArrowException, OSError) as error:
+            raise self._damaged(error) from error
+        return {name: self._view(table.column(name)) for name in columns}
+
+    def _view(self, column: Any) -> NDArray[np.uint8]:
+        if column.null_count:
+            raise self._damaged(ValueError(f"{column.null_count} rows without a value"))
+        chunk = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
+        width = math.prod(self.info.shape)
+        values = np.frombuffer(
+            chunk.buffers()[1], np.uint8, count=len(chunk) * width, offset=chunk.offset * width
+        )
+        return values.reshape(len(chunk), *self.info.shape)
+
+    def _damaged(self, error: Exception) -> PairSetError:
+        reason = " ".join(str(error).split())[:120]
+        return PairSetError(f"{self.path}: cannot be read ({reason}); copy or build the set again")
+
+
+def _open_split(path: Path, name: str) -> Split | None:
+    folder = path / name
+    if not folder.is_dir():
+        return None
+    found = sorted(entry.name for entry in folder.glob("part-*.parquet"))
+    if not found:
+        if name == "val":
+            return None
+        raise PairSetError(f"{folder}: expected {part_name(0)}, found {_listing(folder)}")
+    parts = [(folder / entry, read_info(folder / entry)) for entry in found]
+    first = parts[0][1]
+    expected_names = [part_name(number) for number in range(first.parts)]
+    if found != expected_names:
+        odd = sorted(set(expected_names) ^ set(found))[0]
+        word = "is missing" if odd in expected_names else "does not belong there"
+        raise PairSetError(f"{folder}: expected {first.parts} parts, but {odd} {word}")
+    for number, (file, info) in enumerate(parts):
+        _require_same(file, "split", name, info.split)
+        _require_same(file, "part number", number, info.part)
+        _require_same(file, "number of parts", first.parts, info.parts)
+        _require_same(file, "images of shape", first.shape, info.shape)
+        _require_same(file, "columns", first.columns, info.columns)
+        _require_same(file, "target", first.provenance.target, info.provenance.target)
+        _require_same(file, "noise", first.provenance.noise, info.provenance.noise)
+    return Split(parts)
+
+
+def _require_same(file: Path, what: str, expected: object, found: object) -> None:
+    if expected != found:
+        raise PairSetError(f"{file}: expected {what} {expected}, found {found}")
+
+
+def _listing(path: Path) -> str:
+    names = sorted(entry.name for entry in path.iterdir())
+    if not names:
+        return "an empty folder"
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,0 +1,92 @@
+"""The same function over many jobs, in one process or over the cores, with bounded queues."""
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from typing import TypeAlias, TypeVar
+
+from n2n.errors import InvalidValue, JobFailed
+
+__all__ = ["Progress", "default_workers", "run_all"]
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+Progress: TypeAlias = Callable[[str, int, int], None]
+"""Called as progress(what is being done, steps done, steps in all)."""
+
+QUEUED = 4  # jobs submitted ahead for each worker
+
+
+def default_workers() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def run_all(
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    workers: int,
+    label: str,
+    progress: Progress | None = None,
+) -> Iterator[Result]:
+    """Yield function(job) in the order of the jobs; more than one worker: processes of their own.
+
+    The function's exceptions come out here. Raises JobFailed when a worker process dies.
+    """
+    if workers < 1:
+        raise InvalidValue(f"workers must be 1 or more; found {workers}")
+    results = _here(function, jobs) if workers == 1 else _spread(function, jobs, workers)
+    for done, result in enumerate(results, start=1):
+        if progress is not None:
+            progress(label, done, len(jobs))
+        yield result
+
+
+def _here(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    return map(function, jobs)
+
+
+def _spread(
+    function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
+) -> Iterator[Result]:
+    workers = max(1, min(workers, len(jobs)))
+    # spawn: a fork of a process with threads (torch's, Arrow's) may hang
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for job in jobs:
+            if len(waiting) >= QUEUED * workers:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(function, job))
+        while waiting:
+            yield waiting.popleft().result()
+    except BrokenProcessPool as error:
+        raise JobFailed(
+            "a worker process died, perhaps for lack of memory; run the same command again, "
+            "with fewer --workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker() -> None:
+    """Leave Ctrl-C to the parent, and end with it even when it was killed with -9."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
