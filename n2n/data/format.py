@@ -120,10 +120,7 @@ def write_part(path: Path, columns: Mapping[str, NDArray[np.uint8]], info: PartI
         for start in range(0, info.rows, ROWS_PER_GROUP):
             sha256.update(columns[name][start : start + ROWS_PER_GROUP].tobytes())
     info = PartInfo(**{**vars(info), "rows_sha256": sha256.hexdigest()})
-    schema = pa.schema(
-        [pa.field(name, pa.binary(width), nullable=False) for name in info.columns],
-        metadata={KEY: info.to_json()},
-    )
+    schema = pa.schema([pa.field(name, pa.binary(width), nullable=False) for name in info.columns])
     temporary = path.with_name(f".{path.name}.writing")
     try:
         with pq.ParquetWriter(
@@ -134,6 +131,7 @@ def write_part(path: Path, columns: Mapping[str, NDArray[np.uint8]], info: PartI
             write_statistics=False,
             store_schema=False,
         ) as writer:
+            writer.add_key_value_metadata({KEY: info.to_json()})
             for start in range(0, info.rows, ROWS_PER_GROUP):
                 rows = [columns[name][start : start + ROWS_PER_GROUP] for name in info.columns]
                 writer.write_batch(pa.record_batch([_binary(r) for r in rows], schema=schema))
