@@ -52,6 +52,10 @@ class Sequential(Module):
             grad_output = module.backward(grad_output)
         return grad_output
 
+    def skip_input_gradient(self) -> None:
+        for module in list(self)[:1]:
+            module.skip_input_gradient()
+
     def input_span(self, span: Span, axis: int) -> Span:
         for module in reversed(list(self)):
             span = module.input_span(span, axis)
@@ -65,6 +69,11 @@ class _Branch(Module):
         if not isinstance(inner, Module):
             raise InvalidType(f"{type(self).__name__} expects a module, got {inner!r}")
         self.inner = inner
+        self._wants_input_gradient = True
+
+    def skip_input_gradient(self) -> None:
+        self._wants_input_gradient = False
+        self.inner.skip_input_gradient()
 
     def input_span(self, span: Span, axis: int) -> Span:
         first, last = self.inner.input_span(span, axis)
@@ -84,7 +93,8 @@ class Residual(_Branch):
         return y + x
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        return self.inner.backward(grad_output) + grad_output
+        through = self.inner.backward(grad_output)
+        return through + grad_output if self._wants_input_gradient else through
 
 
 class Skip(_Branch):
@@ -106,4 +116,5 @@ class Skip(_Branch):
     def backward(self, grad_output: Tensor) -> Tensor:
         channels: int = self._take()
         beside, through = grad_output[:, :channels], grad_output[:, channels:]
-        return self.inner.backward(through) + beside
+        through = self.inner.backward(through)
+        return through + beside if self._wants_input_gradient else through

@@ -55,6 +55,7 @@ class _Convolution(Module):
         *,
         transposed: bool,
     ) -> None:
+        self._wants_input_gradient = True
         self._gathered: Block | None = None  # the block whose windows the buffer holds
         self.in_channels = require_at_least(in_channels, 1, name="in_channels")
         self.out_channels = require_at_least(out_channels, 1, name="out_channels")
@@ -147,7 +148,9 @@ class _Convolution(Module):
 
     def _add_weight_gradient(self, padded: Tensor, grid: Tensor) -> None:
         """Add the sum of window × grid over all positions to the gradient of the weights."""
-        total = self._filled(self._matrices().shape, None)  # (g, K, G/g)
+        weight = self.weight.value
+        shape = (self.groups, weight[0].numel(), len(weight) // self.groups)
+        total = self._filled(shape, None)  # (g, K, G/g)
         for columns, parts in self._windows_of(padded, grid):
             for taps, part, product in zip(columns, parts, total, strict=True):
                 product.addmm_(taps.t(), part)
@@ -204,7 +207,12 @@ class Conv2d(_Convolution):
         grid = channels_last(grad_output)
         self._add_bias_gradient(grad_output)
         self._add_weight_gradient(padded, grid)
+        if not self._wants_input_gradient:
+            return grad_output.new_empty(0)
         return self._to_image(grid, size, bias=None).permute(0, 3, 1, 2)
+
+    def skip_input_gradient(self) -> None:
+        self._wants_input_gradient = False
 
     def input_span(self, span: Span, axis: int) -> Span:
         return self.windows.image_span(span, axis)

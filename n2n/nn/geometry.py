@@ -31,7 +31,7 @@ def to_pair(value: IntOrPair, *, name: str, minimum: int) -> Pair:
     """(vertical, horizontal) from one integer for both or a pair of integers."""
     if isinstance(value, int):
         value = (value, value)
-    if isinstance(value, str) or not isinstance(value, Sequence):
+    if not isinstance(value, list | tuple):
         raise InvalidType(f"{name} must be an integer or a pair of integers, got {value!r}")
     if len(value) != 2:
         raise InvalidValue(f"{name} must be an integer or a pair of integers, got {value!r}")

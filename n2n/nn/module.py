@@ -93,6 +93,12 @@ class Module:
         """Rows (axis 0) or columns (axis 1) of the input that those of the output depend on."""
         return span
 
+    def skip_input_gradient(self) -> None:
+        """Say that nobody will use what `backward` returns: it may then be an empty tensor.
+
+        A trainer says it of its network, whose first layer has no layer before it.
+        """
+
     # Parameters and state
 
     def children(self) -> dict[str, Module]:

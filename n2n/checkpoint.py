@@ -1,0 +1,101 @@
+"""Model files and checkpoints: safetensors with one JSON value in the metadata, never pickle.
+
+A model file holds a network's tensors in torch's names and layout; under the metadata key `n2n`
+stand its architecture and whatever is known of its training. A checkpoint is such a file with the
+optimiser's tensors beside the network's, so that it can be used as a model, too.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from n2n import models
+from n2n.errors import ModelFileError, N2NError
+from n2n.files import replacing
+from n2n.models import Network
+
+__all__ = ["load_model", "read_tensors", "save_model", "write_tensors"]
+
+KEY = "n2n"
+FORMAT = 1
+OPTIMIZER = "optimizer."  # prefix of an optimiser's tensors in a checkpoint
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
+    """Write tensors and a JSON value; an existing file is replaced only by a complete one."""
+    text = json.dumps({"format": FORMAT, **metadata}, allow_nan=False)
+    with replacing(path) as temporary:
+        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+        save_file(contiguous, temporary, metadata={KEY: text})
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `write_tensors` wrote. ModelFileError for anything else."""
+    if not path.is_file():
+        raise ModelFileError(f"{path}: expected a model file, found {_what(path)}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+    except (SafetensorError, OSError) as error:
+        raise ModelFileError(
+            f"{path}: expected a complete .safetensors file, found none ({error}); "
+            "copy or train it again"
+        ) from error
+    try:
+        value = json.loads(metadata[KEY])
+        version = value["format"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelFileError(
+            f"{path}: expected the metadata of an n2n model under the key '{KEY}', found none; "
+            "use a file that n2n wrote"
+        ) from error
+    if version != FORMAT:
+        raise ModelFileError(
+            f"{path}: expected format {FORMAT}, found {version}; use the n2n that wrote it"
+        )
+    return tensors, value
+
+
+def save_model(path: Path, network: Network, metadata: dict[str, Any]) -> None:
+    """Write a network, its architecture and `metadata` (a JSON mapping) as one model file."""
+    write_tensors(path, network.state_dict(), {**describe(network), **metadata})
+
+
+def describe(network: Network) -> dict[str, Any]:
+    """What a model file says of a network beside its tensors."""
+    return {
+        "architecture": {"name": network.name, "config": network.config},
+        "normalisation": {"range": [0.0, 1.0]},
+    }
+
+
+def load_model(path: str | Path) -> tuple[Network, dict[str, Any]]:
+    """The network of a model file or checkpoint, in inference mode, and the file's metadata.
+
+    ModelFileError for a file that is missing, truncated, of another kind, or whose tensors do not
+    fit its architecture.
+    """
+    path = Path(path)
+    tensors, metadata = read_tensors(path)
+    weights = {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)}
+    try:
+        architecture = metadata["architecture"]
+        generator = torch.Generator()  # the values are replaced: leave torch's own generator alone
+        network = models.create(architecture["name"], generator=generator, **architecture["config"])
+        network.load_state_dict(weights)
+    except (KeyError, TypeError, N2NError) as error:
+        raise ModelFileError(
+            f"{path}: expected the tensors of a known architecture, found others ({error})"
+        ) from error
+    network.eval()
+    return network, metadata
+
+
+def _what(path: Path) -> str:
+    return "a folder" if path.is_dir() else "nothing there"

@@ -1,0 +1,41 @@
+"""Where the work runs: the device and the number of CPU threads."""
+
+import os
+
+import torch
+
+from n2n.errors import InvalidValue
+
+__all__ = ["choose_device", "set_threads"]
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` (the first GPU, else the CPU), `cpu`, `cuda` or `cuda:INDEX`.
+
+    InvalidValue for another name, or a GPU that is not there: never a silent run on the CPU.
+    """
+    if name == "auto":
+        return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+    kind, colon, index = name.partition(":")
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not index.isdigit())):
+        raise InvalidValue(f"device must be auto, cpu, cuda or cuda:INDEX, got {name!r}")
+    if kind == "cpu":
+        return torch.device("cpu")
+    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(index or 0) >= found:
+        raise InvalidValue(f"expected the GPU {name}, found {found} GPUs; use --device cpu")
+    return torch.device("cuda", int(index or 0))
+
+
+def set_threads(threads: int | None) -> int:
+    """Use so many CPU threads, or one for each core that this process may use if None."""
+    if threads is None:
+        threads = (
+            len(os.sched_getaffinity(0))
+            if hasattr(os, "sched_getaffinity")
+            else os.cpu_count() or 1
+        )
+    if threads < 1:
+        raise InvalidValue(f"threads must be at least 1, got {threads}")
+    torch.set_num_threads(threads)
+    return threads

@@ -1,0 +1,129 @@
+"""Scores of a network on pairs: against the clean images where they are known, else estimated."""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from n2n.data import Split
+from n2n.errors import ShapeError
+from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
+from n2n.models import Network
+
+__all__ = ["Scores", "evaluate", "require_fit", "to_float"]
+
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Of predictions clamped to [0, 1]; None is what the pairs cannot tell.
+
+    mse, psnr, ssim: mean over the images, against `clean`; psnr_pooled, from the mean of all
+    squared errors. input_psnr: of the noisy input. loss: mean squared error against the target.
+    estimated_psnr: clean PSNR, pooled, from the noisy pairs alone; sigma: noise of one view, on
+    the scale [0, 1].
+    """
+
+    images: int
+    loss: float
+    mse: float | None = None
+    psnr: float | None = None
+    psnr_pooled: float | None = None
+    ssim: float | None = None
+    input_psnr: float | None = None
+    estimated_psnr: float | None = None
+    sigma: float | None = None
+
+    @property
+    def selection(self) -> float:
+        """What to choose a model by, higher is better: PSNR, true or estimated, else the loss."""
+        for score in (self.psnr, self.estimated_psnr):
+            if score is not None:
+                return score
+        return -self.loss
+
+    def as_dict(self) -> dict[str, float | int | None]:
+        return asdict(self)
+
+
+def evaluate(network: Network, split: Split, *, device: torch.device | str = "cpu") -> Scores:
+    """Score the network on every pair of a split, some row groups at a time.
+
+    Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
+    """
+    require_fit(network, split)
+    network.eval()
+    tally = _Tally(noisy=split.target == "noisy", clean=split.has_clean)
+    columns = ("input", "target", "clean") if split.has_clean else ("input", "target")
+    for group in range(len(split.groups)):
+        arrays = split.read_groups([group], columns)
+        for first in range(0, len(arrays["input"]), BATCH):
+            part = {
+                name: to_float(array[first : first + BATCH], device)
+                for name, array in arrays.items()
+            }
+            tally.add(network, part["input"], part["target"], part.get("clean"))
+    return tally.scores()
+
+
+def require_fit(network: Network, split: Split) -> None:
+    """ShapeError unless the network takes the split's images."""
+    channels, *size = split.shape
+    if channels != network.channels or any(side % network.multiple for side in size):
+        raise ShapeError(
+            f"the network {network.name} takes {network.channels} channels and sizes that are "
+            f"multiples of {network.multiple}, the set has images of shape {split.shape}"
+        )
+
+
+def to_float(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (N, C, H, W) to float32 in [0, 1] on the device."""
+    pixels = pixels if pixels.flags.writeable else pixels.copy()
+    return torch.from_numpy(pixels).to(device).to(torch.float32).div_(255)
+
+
+class _Tally:
+    """Sums over the batches of a split."""
+
+    def __init__(self, *, noisy: bool, clean: bool) -> None:
+        self.estimate = PooledEstimate() if noisy else None
+        self.pooled = PooledPSNR() if clean else None
+        self.loss = PooledPSNR()
+        self.sums: dict[str, float] = {}
+        self.images = 0
+
+    def add(self, network: Network, x: Tensor, y: Tensor, clean: Tensor | None) -> None:
+        denoised = network(x).clamp(0, 1)
+        self.images += len(x)
+        self.loss.add(denoised, y)
+        if self.estimate is not None:
+            self.estimate.add(denoised, x, y, network(y).clamp(0, 1))
+        if clean is not None and self.pooled is not None:
+            self.pooled.add(denoised, clean)
+            self._sum("mse", mse(denoised, clean))
+            self._sum("psnr", psnr(denoised, clean))
+            self._sum("ssim", ssim(denoised, clean))
+            self._sum("input_psnr", psnr(x, clean))
+
+    def _sum(self, name: str, values: Tensor) -> None:
+        self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
+
+    def scores(self) -> Scores:
+        means = {name: total / self.images for name, total in self.sums.items()}
+        estimate = self.estimate.estimate() if self.estimate is not None else None
+        return Scores(
+            images=self.images,
+            loss=self.loss.mse,
+            psnr_pooled=self.pooled.psnr if self.pooled is not None else None,
+            estimated_psnr=estimate.psnr if estimate is not None else None,
+            sigma=estimate.sigma if estimate is not None else None,
+            **{name: _finite(value) for name, value in means.items()},
+        )
+
+
+def _finite(value: float) -> float | None:
+    """None for the infinite PSNR of equal images, which JSON cannot say."""
+    return value if abs(value) < float("inf") else None

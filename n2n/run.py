@@ -1,0 +1,153 @@
+"""A run's directory: its settings, metrics, checkpoints and model.
+
+runs/NAME/config.yaml            every setting, and the digest of the pair set
+runs/NAME/metrics.jsonl          one line an epoch
+runs/NAME/checkpoints/           last.safetensors, best.safetensors
+runs/NAME/model.safetensors      the best model so far
+"""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from n2n.checkpoint import OPTIMIZER, describe, read_tensors, write_tensors
+from n2n.errors import ModelFileError, RunConflict
+from n2n.files import replacing
+from n2n.models import Network
+from n2n.nn import Optimizer
+
+__all__ = ["Position", "RunDirectory"]
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where a run stands: `epoch` epochs done, `batch` batches of the next one.
+
+    losses: the loss of each of those batches, weighted by its images. best: the best selection
+    score so far, and best_epoch the epoch that reached it. seconds: spent in that epoch so far.
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    loss_sum: float = 0.0
+    images: int = 0
+    best: float | None = None
+    best_epoch: int | None = None
+    seconds: float = 0.0
+    compute_seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+
+@dataclass
+class RunDirectory:
+    """Reads and writes a run's files. Nothing is created before `begin`."""
+
+    path: Path
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def model_path(self) -> Path:
+        return self.path / "model.safetensors"
+
+    @property
+    def last_path(self) -> Path:
+        return self.path / "checkpoints" / "last.safetensors"
+
+    @property
+    def best_path(self) -> Path:
+        return self.path / "checkpoints" / "best.safetensors"
+
+    def begin(self, settings: dict[str, Any], *, may_change: frozenset[str]) -> bool:
+        """Create the directory, or check that it holds a run of the same settings.
+
+        Returns True for a run that can be resumed. RunConflict names the first setting that
+        differs, unless it `may_change` between the parts of a run.
+        """
+        config = self.path / "config.yaml"
+        if self.path.exists() and not self.path.is_dir():
+            raise RunConflict(f"{self.path}: expected a run directory, found a file")
+        if not config.exists() and self.path.is_dir() and any(self.path.iterdir()):
+            raise RunConflict(
+                f"{self.path}: expected a run or an empty directory, found other files; "
+                "choose another --run"
+            )
+        resumable = config.exists() and self.last_path.exists()
+        if config.exists():
+            self._require_same(self._read_config(config), settings, may_change)
+        self.last_path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(config) as temporary:
+            temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        return resumable
+
+    def save(
+        self, path: Path, network: Network, optimizer: Optimizer, metadata: dict[str, Any]
+    ) -> None:
+        """Write a checkpoint; the one before is replaced only when it is complete."""
+        tensors = network.state_dict()
+        for name, tensor in optimizer.state_dict().items():
+            tensors[OPTIMIZER + name] = tensor
+        write_tensors(path, tensors, {**describe(network), **metadata})
+
+    def restore(self, network: Network, optimizer: Optimizer) -> Position:
+        """Load the last checkpoint into both, drop later metrics, and say where it stands."""
+        tensors, metadata = read_tensors(self.last_path)
+        state = {
+            name.removeprefix(OPTIMIZER): value
+            for name, value in tensors.items()
+            if name.startswith(OPTIMIZER)
+        }
+        weights: dict[str, Tensor] = {
+            name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)
+        }
+        try:
+            position = Position(**metadata["position"])
+        except (KeyError, TypeError) as error:
+            raise ModelFileError(
+                f"{self.last_path}: expected the position of a run, found none; "
+                "start again with another --run"
+            ) from error
+        network.load_state_dict(weights)
+        optimizer.load_state_dict(state)
+        self._keep_metrics(position.epoch)
+        return position
+
+    def add_metrics(self, line: dict[str, Any]) -> None:
+        """Append one epoch's line to metrics.jsonl."""
+        self.metrics.append(line)
+        self._write_metrics()
+
+    def _keep_metrics(self, epochs: int) -> None:
+        path = self.path / "metrics.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self.metrics = [json.loads(line) for line in lines[:epochs]]
+        self._write_metrics()
+
+    def _write_metrics(self) -> None:
+        with replacing(self.path / "metrics.jsonl") as temporary:
+            text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.metrics)
+            temporary.write_text(text, encoding="utf-8")
+
+    def _read_config(self, config: Path) -> dict[str, Any]:
+        try:
+            found = yaml.safe_load(config.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise RunConflict(f"{config}: expected YAML, found something else") from error
+        if not isinstance(found, dict):
+            raise RunConflict(f"{config}: expected the settings of a run, found none")
+        return found
+
+    def _require_same(
+        self, found: dict[str, Any], wanted: dict[str, Any], may_change: frozenset[str]
+    ) -> None:
+        for name in {**found, **wanted}:
+            if name not in may_change and found.get(name) != wanted.get(name):
+                raise RunConflict(
+                    f"{self.path}: holds a run with {name} {found.get(name)}, asked for "
+                    f"{wanted.get(name)}; choose another --run, or the settings in config.yaml"
+                )
