@@ -1,0 +1,117 @@
+"""MSELoss and L1Loss."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from n2n.errors import InvalidType, InvalidValue, N2NError, ShapeError
+from n2n.nn import L1Loss, MSELoss
+
+from .check import assert_close, lay_out, random_tensor
+from .strategies import Case, cases, layouts
+
+BOTH = pytest.mark.parametrize("loss_class", [MSELoss, L1Loss])
+REDUCTIONS = ("none", "mean", "sum")
+
+
+@BOTH
+@given(cases(), layouts, st.sampled_from(REDUCTIONS), st.sampled_from([None, 3]), st.booleans())
+def test_agrees_with_torch(
+    loss_class: Any, case: Case, layout: str, reduction: str, levels: int | None, weighted: bool
+) -> None:
+    """With few levels, many predictions equal their target."""
+    loss = loss_class(reduction=reduction)
+    reference = getattr(torch.nn, loss_class.__name__)(reduction=reduction)
+    prediction = case.input(levels)
+    target = lay_out(
+        random_tensor(case.shape, case.seed + 9, dtype=case.dtype, levels=levels), layout
+    )
+    for _ in range(2):
+        leaf = prediction.double().clone().requires_grad_()
+        expected = reference(leaf, target.double())
+        before = prediction.clone(), target.clone()
+        value = loss(prediction, target)
+        assert_close("value", value, expected, case.dtype)
+
+        cotangent = random_tensor(tuple(expected.shape), case.seed, dtype=case.dtype)
+        if not (weighted and reduction == "none"):
+            cotangent = torch.ones_like(cotangent)
+        expected.backward(cotangent.double())
+        grad = loss.backward(cotangent) if weighted and reduction == "none" else loss.backward()
+        assert leaf.grad is not None
+        assert_close("gradient of the prediction", grad, leaf.grad, case.dtype)
+        assert torch.equal(prediction, before[0]), "the prediction was changed"
+        assert torch.equal(target, before[1]), "the target was changed"
+
+
+def test_mse_by_hand() -> None:
+    """Differences 1, -2, 3, 0: squares 1 + 4 + 9 + 0 = 14, a mean of 3.5, gradient 2 · d / 4."""
+    prediction, target = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0.0, 4.0, 0.0, 4.0]])
+    mean, total, each = (MSELoss(reduction) for reduction in ("mean", "sum", "none"))
+    assert MSELoss()(prediction, target) == mean(prediction, target) == 3.5
+    assert mean(prediction, target).shape == ()
+    assert total(prediction, target) == 14
+    assert each(prediction, target).tolist() == [[1.0, 4.0, 9.0, 0.0]]
+    assert mean.backward().tolist() == [[0.5, -1.0, 1.5, 0.0]]
+    assert total.backward().tolist() == [[2.0, -4.0, 6.0, 0.0]]
+    assert each.backward().tolist() == [[2.0, -4.0, 6.0, 0.0]]
+    assert each.backward(torch.tensor([[1.0, 10.0, 0.0, 1.0]])).tolist() == [[2.0, -40.0, 0.0, 0.0]]
+
+
+def test_l1_by_hand() -> None:
+    """Differences 1, -2, 3, 0: sizes 1 + 2 + 3 + 0 = 6; where they are equal the gradient is 0."""
+    prediction, target = torch.tensor([[1.0, 2.0, 3.0, 4.0]]), torch.tensor([[0.0, 4.0, 0.0, 4.0]])
+    mean, total, each = (L1Loss(reduction) for reduction in ("mean", "sum", "none"))
+    assert L1Loss()(prediction, target) == mean(prediction, target) == 1.5
+    assert total(prediction, target) == 6
+    assert each(prediction, target).tolist() == [[1.0, 2.0, 3.0, 0.0]]
+    assert mean.backward().tolist() == [[0.25, -0.25, 0.25, 0.0]]
+    assert total.backward().tolist() == [[1.0, -1.0, 1.0, 0.0]]
+    assert each.backward(torch.tensor([[1.0, 10.0, 0.0, 1.0]])).tolist() == [[1.0, -10.0, 0.0, 0.0]]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "shapes", [((2, 3, 4, 4), (2, 1, 4, 4)), ((1, 3, 4, 4), (3, 4, 4)), ((4,), ()), ((4,), (1,))]
+)
+def test_refuses_shapes_that_would_broadcast(
+    loss_class: Any, shapes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    one, other = (torch.zeros(shape) for shape in shapes)
+    for prediction, target in ((one, other), (other, one)):
+        with pytest.raises(ShapeError, match=loss_class.__name__) as caught:
+            loss_class()(prediction, target)
+        assert str(tuple(prediction.shape)) in str(caught.value)
+        assert str(tuple(target.shape)) in str(caught.value)
+
+
+@BOTH
+def test_refuses_another_reduction(loss_class: Any) -> None:
+    with pytest.raises((InvalidValue, InvalidType), match=r"reduction.*average"):
+        loss_class("average")
+    with pytest.raises((InvalidValue, InvalidType), match="reduction"):
+        loss_class(None)
+
+
+@BOTH
+def test_backward_needs_a_forward(loss_class: Any) -> None:
+    with pytest.raises(N2NError):
+        loss_class().backward()
+
+
+@BOTH
+@pytest.mark.parametrize("reduction", REDUCTIONS)
+def test_what_is_returned_belongs_to_the_caller(loss_class: Any, reduction: str) -> None:
+    loss = loss_class(reduction)
+    x = [random_tensor((2, 3, 4, 4), seed) for seed in range(4)]
+    value = loss(x[0], x[1])
+    grad = loss.backward()
+    kept = value.clone(), grad.clone()
+    for prediction, target in ((x[2], x[3]), (x[2][:1], x[3][:1])):
+        loss(prediction, target)
+        loss.backward()
+        assert torch.equal(value, kept[0])
+        assert torch.equal(grad, kept[1])
