@@ -1,0 +1,272 @@
+"""Architectures against torch.nn twins with the same weights."""
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from nn.check import LAYOUTS, assert_close, check_layer, random_tensor, seeded
+from torch import Tensor
+
+from n2n import models
+from n2n.errors import InvalidType, InvalidValue, ShapeError
+from n2n.nn import SGD, MSELoss, Sequential
+
+NAMES = ["seed", "unet"]
+EVERY = pytest.mark.parametrize("name", NAMES)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Residual(torch.nn.Module):
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.inner(x)
+        return y
+
+
+class Skip(Residual):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, self.inner(x)], 1)
+
+
+def torch_seed(channels: int = 3, width: int = 48) -> torch.nn.Module:
+    nn = torch.nn
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, 2, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, width, 3, 2, 1, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, channels, 3, 2, 1, 1),
+        nn.Sigmoid(),
+    )
+
+
+def torch_unet(channels: int = 3, width: int = 32, depth: int = 2) -> torch.nn.Module:
+    nn = torch.nn
+
+    def conv(inputs: int, outputs: int) -> torch.nn.Module:
+        return nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def level(depth: int, width: int) -> torch.nn.Module:
+        modules = OrderedDict(conv=conv(width, width), act=nn.LeakyReLU(0.1))
+        if depth:
+            lower = OrderedDict(
+                down=nn.Conv2d(width, 2 * width, 2, stride=2),
+                act_down=nn.LeakyReLU(0.1),
+                level=level(depth - 1, 2 * width),
+                up=nn.ConvTranspose2d(2 * width, width, 2, stride=2),
+                act_up=nn.LeakyReLU(0.1),
+            )
+            modules["skip"] = Skip(nn.Sequential(lower))
+            modules["merge"] = conv(2 * width, width)
+            modules["act_merge"] = nn.LeakyReLU(0.1)
+        return nn.Sequential(modules)
+
+    body = OrderedDict(
+        enter=conv(channels, width),
+        activation=nn.LeakyReLU(0.1),
+        body=level(depth, width),
+        leave=conv(width, channels),
+    )
+    return nn.Sequential(OrderedDict(residual=Residual(nn.Sequential(body))))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_seed_agrees_with_its_twin(dtype: torch.dtype, layout: str) -> None:
+    net = models.create("seed", generator=seeded(1)).to(dtype=dtype)
+    x = random_tensor((2, 3, 16, 12), 1, dtype=dtype, layout=layout).sigmoid()
+    check_layer(net, torch_seed(), x, cotangent_layout=layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_seed_of_any_channels_agrees_with_its_twin(channels: int, dtype: torch.dtype) -> None:
+    net = models.create("seed", channels=channels, width=7, generator=seeded(1)).to(dtype=dtype)
+    x = random_tensor((3, channels, 8, 4), 1, dtype=dtype)
+    check_layer(net, torch_seed(channels, 7), x)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize(("channels", "width", "depth"), [(3, 4, 2), (1, 3, 1), (2, 2, 3)])
+def test_unet_agrees_with_its_twin(
+    channels: int, width: int, depth: int, dtype: torch.dtype, layout: str
+) -> None:
+    config = {"channels": channels, "width": width, "depth": depth}
+    net = models.create("unet", **config, generator=seeded(1)).to(dtype=dtype)
+    x = random_tensor((2, channels, 16, 8), 1, dtype=dtype, layout=layout)
+    check_layer(net, torch_unet(**config), x, cotangent_layout=layout)
+
+
+def test_seed_has_the_published_names_and_shapes() -> None:
+    state, twin = models.create("seed").state_dict(), torch_seed().state_dict()
+    assert list(state) == list(twin)
+    assert {name: tensor.shape for name, tensor in state.items()} == {
+        name: tensor.shape for name, tensor in twin.items()
+    }
+    assert state["0.weight"].shape == (48, 3, 3, 3)
+    assert state["6.weight"].shape == (48, 3, 3, 3)
+    assert state["6.bias"].shape == (3,)
+
+
+@EVERY
+def test_a_gradient_goes_all_the_way_to_the_input(name: str) -> None:
+    """Slopes by central differences, along a random direction of the input and of each weight."""
+    net = models.create(name, channels=2, width=3, generator=seeded(1)).to(dtype=torch.float64)
+    x, direction = (random_tensor((2, 2, 8, 8), seed) for seed in (1, 2))
+    cotangent = random_tensor((2, 2, 8, 8), 3)
+    step = 1e-6
+
+    def value(x: Tensor) -> Tensor:
+        return (net(x) * cotangent).sum()
+
+    net(x)
+    slopes = {"input": (net.backward(cotangent) * direction).sum()}
+    rises = {"input": value(x + step * direction) - value(x - step * direction)}
+    for path, parameter in net.named_parameters().items():
+        along = random_tensor(tuple(parameter.value.shape), 4)
+        slopes[path] = (parameter.grad * along).sum()
+        parameter.value.add_(along, alpha=step)
+        above = value(x)
+        parameter.value.sub_(along, alpha=2 * step)
+        rises[path] = above - value(x)
+        parameter.value.add_(along, alpha=step)
+    for path, slope in slopes.items():
+        assert_close(f"slope by {path}", slope.float(), rises[path] / (2 * step), torch.float32)
+
+
+@EVERY
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_output_has_the_shape_of_the_input(name: str, channels: int) -> None:
+    net = models.create(name, channels=channels, width=4, generator=seeded(1)).eval()
+    assert net.channels == channels
+    for rows, columns, batch in ((1, 1, 1), (1, 3, 2), (5, 2, 3)):
+        shape = (batch, channels, rows * net.multiple, columns * net.multiple)
+        assert net(random_tensor(shape, 1, dtype=torch.float32)).shape == shape
+
+
+@EVERY
+def test_a_network_says_what_it_is(name: str) -> None:
+    net = models.create(name, channels=2, width=6)
+    assert isinstance(net, models.Network)
+    assert isinstance(net, Sequential)
+    assert net.name == name
+    assert net.config["channels"] == net.channels == 2
+    assert net.config["width"] == 6
+    assert isinstance(net.multiple, int)
+    again = models.create(net.name, **net.config)
+    assert again.config == net.config
+    again.load_state_dict(net.state_dict())
+    x = random_tensor((1, 2, 16, 16), 1, dtype=torch.float32)
+    assert torch.equal(again(x), net(x))
+
+
+def test_multiples_and_defaults() -> None:
+    assert models.create("seed").multiple == 4
+    assert models.create("seed").config == {"channels": 3, "width": 48}
+    for depth in (1, 2, 3):
+        assert models.create("unet", width=2, depth=depth).multiple == 2**depth
+    assert set(models.create("unet").config) == {"channels", "width", "depth"}
+
+
+def test_input_span_covers_what_an_output_depends_on() -> None:
+    for name, config in (("seed", {"width": 3}), ("unet", {"width": 2, "depth": 2})):
+        net = models.create(name, **config, generator=seeded(1)).to(dtype=torch.float64)
+        x = random_tensor((1, 3, 48, 40), 1)
+        for axis in (0, 1):
+            for first, last in ((0, 0), (16, 19), (21, 21), (0, 39)):
+                cotangent = torch.zeros_like(net(x))
+                span = cotangent.narrow(2 + axis, first, last - first + 1)
+                span.copy_(random_tensor(tuple(span.shape), 2))
+                depends = net.backward(cotangent).abs().sum((0, 1, 3 - axis)).nonzero().flatten()
+                low, high = net.input_span((first, last), axis)
+                assert low <= int(depends.min())
+                assert int(depends.max()) <= high
+                assert last - high > -48, "wider than the network can see"
+
+
+@EVERY
+def test_weights_repeat_from_a_generator_and_touch_no_global_state(name: str) -> None:
+    first, again, other = (
+        models.create(name, width=4, generator=seeded(seed)).state_dict() for seed in (1, 1, 2)
+    )
+    assert all(torch.equal(first[key], again[key]) for key in first)
+    assert not any(torch.equal(first[key], other[key]) for key in first)
+    before = torch.get_rng_state()
+    fresh, fresher = (models.create(name, width=4).state_dict() for _ in range(2))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not any(torch.equal(fresh[key], fresher[key]) for key in fresh)
+
+
+@EVERY
+def test_training_lowers_the_loss(name: str) -> None:
+    net = models.create(name, channels=1, width=6, generator=seeded(1))
+    target = torch.rand(4, 1, 8, 8, generator=seeded(2))
+    x = target + 0.1 * torch.randn(target.shape, generator=seeded(3))
+    loss, optimiser = MSELoss(), SGD(net.param(), lr=0.5 if name == "seed" else 0.02)
+    values = []
+    for _ in range(30):
+        values.append(loss(net(x), target).item())
+        optimiser.zero_grad()
+        net.backward(loss.backward())
+        optimiser.step()
+    assert values[-1] < values[0]
+
+
+def test_architectures_lists_every_name() -> None:
+    assert sorted(models.architectures()) == NAMES
+    assert all(name in models.architectures() for name in NAMES)
+
+
+def test_refuses_an_unknown_name() -> None:
+    with pytest.raises(InvalidValue) as caught:
+        models.create("sed")
+    assert all(word in str(caught.value) for word in ["sed", *NAMES])
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "words"),
+    [
+        ("seed", {"depth": 2}, ["depth", "channels", "width"]),
+        ("seed", {"widht": 2}, ["widht", "channels", "width"]),
+        ("unet", {"layers": 2}, ["layers", "channels", "width", "depth"]),
+        ("seed", {"channels": 0}, ["channels", "0"]),
+        ("seed", {"width": -1}, ["width", "-1"]),
+        ("unet", {"width": 2.5}, ["width", "2.5"]),
+        ("unet", {"depth": "2"}, ["depth", "2"]),
+        ("unet", {"channels": None}, ["channels", "None"]),
+    ],
+)
+def test_refuses_a_setting_by_name(name: str, config: dict[str, Any], words: list[str]) -> None:
+    with pytest.raises((InvalidValue, InvalidType)) as caught:
+        models.create(name, **config)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+
+
+@EVERY
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (1, 4, 8, 8), (3, 8, 8), (1, 3, 0, 8)])
+def test_refuses_other_shapes(name: str, shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError):
+        models.create(name, width=2)(torch.zeros(shape))
+
+
+def test_refuses_sides_that_are_no_multiple() -> None:
+    for name in NAMES:
+        net = models.create(name, width=2)
+        for shape in ((1, 3, 6, 8), (1, 3, 8, 5)):
+            with pytest.raises(ShapeError, match="4"):
+                net(torch.zeros(shape))
