@@ -78,7 +78,7 @@ def _ssim_of_planes(x: Tensor, y: Tensor, taps: list[float]) -> Tensor:
     """(P, H, W) twice → (P,). Only the sum of both variances is needed: four maps, not five."""
     moments = torch.stack([x, y, x * x + y * y, x * y])  # (4, P, H, W)
     moments = _correlate(_correlate(moments, taps, 2), taps, 3)
-    mean_x, mean_y, squares, products = moments
+    mean_x, mean_y, squares, products = moments.unbind()
     mean_xy, mean_squares = mean_x * mean_y, mean_x.square() + mean_y.square()
     c1, c2 = K1**2, K2**2
     similarity = (2 * mean_xy + c1).mul_(2 * (products - mean_xy) + c2)
