@@ -61,6 +61,21 @@ def test_layers_of_the_seed_network_at_its_own_size(dtype: torch.dtype, layout: 
         check_layer(layer, torch.nn.ConvTranspose2d(i, o, 3, 2, 1, 1), x, passes=1)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(2, 4, 640, 300), (100, 4, 64, 48)], ids=["large", "many"])
+def test_images_too_large_or_too_many_to_unfold_at_once(
+    shape: tuple[int, int, int, int], dtype: torch.dtype
+) -> None:
+    """Layers work through these part by part; then a small batch, with the parts still around."""
+    options = {"kernel_size": (3, 4), "padding": 1, "groups": 2}
+    conv = Conv2d(4, 4, **options, generator=seeded(1), dtype=dtype)
+    transposed = ConvTranspose2d(4, 4, **options, generator=seeded(1), dtype=dtype)
+    for size in (shape, (1, 4, 6, 5), shape):
+        x = random_tensor(size, 1, dtype=dtype)
+        check_layer(conv, torch.nn.Conv2d(4, 4, **options), x, passes=1)
+        check_layer(transposed, torch.nn.ConvTranspose2d(4, 4, **options), x, passes=1)
+
+
 @given(convolutions() | transposed_convolutions())
 def test_backward_is_the_adjoint_of_forward(case: Case) -> None:
     """⟨A x, y⟩ = ⟨x, Aᵀ y⟩ for the linear map A, that is, without the bias."""
