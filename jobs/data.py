@@ -1,6 +1,7 @@
 """`n2n data`: make, import and check sets of noisy pairs."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from tqdm import tqdm
 from jobs.command import Group, job, print_json
 
 if TYPE_CHECKING:
-    from n2n.data import Made
+    from n2n.data import Checked, Made
 
 FOLDER = click.Path(path_type=Path)
 
@@ -71,6 +72,72 @@ def build(
     return report(made, as_json, what="photographs")
 
 
+@job("import")
+@click.argument("train", type=FOLDER)
+@click.argument("val", type=FOLDER, required=False)
+@click.option("--out", type=FOLDER, required=True, help="Where the set goes.")
+@click.option("--overwrite", is_flag=True, help="Replace a pair set at OUT.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def import_(train: Path, val: Path | None, out: Path, overwrite: bool, as_json: bool) -> int:
+    """Make pairs of torch-saved uint8 tensors (inputs, targets), each (N, C, H, W).
+
+    TRAIN holds (noisy, noisy), VAL (noisy, clean). Files that hold code are refused.
+    """
+    from n2n.data import import_set
+
+    made = import_set(train, val, out, overwrite=overwrite, progress=ShowProgress())
+    return report(made, as_json, what="files")
+
+
+@job("pair")
+@click.argument("dir_a", type=FOLDER)
+@click.argument("dir_b", type=FOLDER)
+@click.argument("out", type=FOLDER)
+@recipe_options
+def pair(
+    dir_a: Path,
+    dir_b: Path,
+    out: Path,
+    workers: int | None,
+    overwrite: bool,
+    as_json: bool,
+    **recipe: Any,
+) -> int:
+    """Make pairs of two exposures of the same scenes, matched by name without extension."""
+    from n2n.data import Recipe, default_workers, pair_set
+
+    made = pair_set(
+        dir_a,
+        dir_b,
+        out,
+        Recipe(**recipe),
+        workers=default_workers() if workers is None else workers,
+        overwrite=overwrite,
+        progress=ShowProgress(),
+    )
+    return report(made, as_json, what="scenes")
+
+
+@job("check")
+@click.argument("path", metavar="SET", type=FOLDER)
+@click.option("--workers", type=int, show_default="all cores", help="Processes.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def check(path: Path, workers: int | None, as_json: bool) -> int:
+    """Tell what a pair set holds and what is wrong with it; exit 1 when something is."""
+    from n2n.data import check_set, default_workers
+
+    checked = check_set(
+        path,
+        workers=default_workers() if workers is None else workers,
+        progress=ShowProgress(),
+    )
+    if as_json:
+        print_json({**asdict(checked), "path": str(path), "ok": not checked.findings})
+    else:
+        show(checked)
+    return 1 if checked.findings else 0
+
+
 class ShowProgress:
     """A bar for each stage on a terminal; a line for each stage's end elsewhere."""
 
@@ -121,12 +188,35 @@ def report(made: "Made", as_json: bool, *, what: str) -> int:
     return 1 if made.skipped else 0
 
 
+def show(checked: "Checked") -> None:
+    """Print what a check found, for people."""
+    shape = " × ".join(map(str, checked.shape))
+    noise = checked.noise or "as it came"
+    click.echo(f"{checked.path}: pairs of {shape}, noise: {noise}")
+    for split in checked.splits:
+        line = f"{split.name}: {split.pairs} pairs, sigma {split.sigma:.2f} of 255"
+        if split.input_psnr is not None:
+            line += f", input PSNR {split.input_psnr:.2f} dB"
+            line += f" (pooled {split.input_psnr_pooled:.2f} dB)"
+        click.echo(line)
+    for finding in checked.findings:
+        rows = ", ".join(map(str, finding.first_rows))
+        more = ", …" if finding.rows > len(finding.first_rows) else ""
+        count = f"{finding.rows} row" + ("s" if finding.rows != 1 else "")
+        click.echo(
+            f"warning: {finding.split}: {finding.kind}, {count} ({rows}{more}): {finding.message}"
+        )
+    if not checked.findings:
+        click.echo("no warnings")
+
+
 def shown(name: str) -> str:
     """A file name on one line, whatever letters it has."""
     return name if name.isprintable() else ascii(name)
 
 
-main.add_command(build)
+for command in (build, import_, pair, check):
+    main.add_command(command)
 
 if __name__ == "__main__":
     main()

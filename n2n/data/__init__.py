@@ -1,12 +1,17 @@
 """Pair sets: noise models, making, importing, reading and checking them."""
 
 from n2n.data.build import build_set
+from n2n.data.check import Checked, Finding, SplitFigures, check_set
+from n2n.data.exposures import pair_set
+from n2n.data.importer import import_set
 from n2n.data.make import Made, Recipe
 from n2n.data.noise import Gaussian, Impulse, NoiseModel, Poisson, Subsample, parse_noise
 from n2n.data.pairs import PairSet, Split
 from n2n.data.parallel import default_workers
 
 __all__ = [
+    "Checked",
+    "Finding",
     "Gaussian",
     "Impulse",
     "Made",
@@ -15,8 +20,12 @@ __all__ = [
     "Poisson",
     "Recipe",
     "Split",
+    "SplitFigures",
     "Subsample",
     "build_set",
+    "check_set",
     "default_workers",
+    "import_set",
+    "pair_set",
     "parse_noise",
 ]

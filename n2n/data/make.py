@@ -89,9 +89,9 @@ class Made:
     val_pairs: int
     train_scenes: int
     val_scenes: int
-    skipped: tuple[Skipped, ...]
-    repeated: int  # byte-identical copies, counted once
-    ignored: int  # files of other kinds
+    skipped: tuple[Skipped, ...] = ()
+    repeated: int = 0  # byte-identical copies, counted once
+    ignored: int = 0  # files of other kinds
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,7 @@ def make_set(
         val_pairs=recipe.val_pairs,
         train_scenes=len(train),
         val_scenes=len(val),
-        skipped=(),
         repeated=len(scenes) - len(different),
-        ignored=0,
     )
 
 

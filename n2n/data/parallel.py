@@ -39,27 +39,24 @@ def run_all(
     label: str,
     progress: Progress | None = None,
 ) -> Iterator[Result]:
-    """Yield function(job) in the order of the jobs; more than one worker: processes of their own.
+    """Yield function(job) in the order of the jobs; in processes of their own if there are several
+    workers and jobs.
 
     The function's exceptions come out here. Raises JobFailed when a worker process dies.
     """
     if workers < 1:
         raise InvalidValue(f"workers must be 1 or more; found {workers}")
-    results = _here(function, jobs) if workers == 1 else _spread(function, jobs, workers)
+    workers = min(workers, len(jobs))
+    results = _spread(function, jobs, workers) if workers > 1 else map(function, jobs)
     for done, result in enumerate(results, start=1):
         if progress is not None:
             progress(label, done, len(jobs))
         yield result
 
 
-def _here(function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
-    return map(function, jobs)
-
-
 def _spread(
     function: Callable[[Job], Result], jobs: Sequence[Job], workers: int
 ) -> Iterator[Result]:
-    workers = max(1, min(workers, len(jobs)))
     # spawn: a fork of a process with threads (torch's, Arrow's) may hang
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker)
     waiting: deque[Future[Result]] = deque()
