@@ -30,9 +30,9 @@ def build_set(
     byte for the same photographs, noise, recipe and versions of Pillow, numpy and pyarrow,
     whatever `workers` is. Raises PairSetError when nothing can be made of the folder.
     """
-    require_free(out, overwrite=overwrite)
     if out.resolve() == source.resolve():
         raise PairSetError(f"{out}: expected another folder to write to than the photographs'")
+    require_free(out, overwrite=overwrite)
     found = photographs.find(source, leave_out=[out])
     usable, skipped = inspect_all(
         source,

@@ -59,12 +59,12 @@ def pair_set(
     extension. A file without a partner, of another size than its partner, or unusable is skipped
     and listed in the result, its partner with it. Raises PairSetError when no scene is left.
     """
-    require_free(out, overwrite=overwrite)
     if folder_a.resolve() == folder_b.resolve():
         raise PairSetError(f"{folder_b}: expected another folder than the first exposures'")
     for folder in (folder_a, folder_b):
         if folder.resolve() == out.resolve():
             raise PairSetError(f"{out}: expected another folder to write to than the exposures'")
+    require_free(out, overwrite=overwrite)
     found = [
         photographs.find(folder_a, [out, folder_b]),
         photographs.find(folder_b, [out, folder_a]),

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def load_tensors(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     import torch  # here, for the workers of `build` and `n2n --help` do without
 
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch: how the file was pickled
+            content = torch.load(path, weights_only=True, map_location="cpu")
     except FileNotFoundError:
         raise PairSetError(f"{path}: expected a file by torch.save; there is nothing") from None
     except IsADirectoryError:
@@ -109,8 +112,8 @@ def _pixels(path: Path, name: str, value: Any) -> NDArray[np.uint8]:
 
 
 def _refused(path: Path, error: Exception) -> PairSetError:
-    text = str(error)
-    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in text:
+    foreign = any(word in str(error) for word in ("GLOBAL", "Unsupported"))
+    if isinstance(error, pickle.UnpicklingError) and foreign:
         return PairSetError(
             f"{path}: expected tensors only, found a pickle that holds code or other objects; it "
             "was not run"

@@ -69,7 +69,7 @@ class Split:
     ) -> dict[str, NDArray[np.uint8]]:
         """Some row groups, by index over all parts, one after another.   → uint8 (N, C, H, W).
 
-        One row group comes as a read-only view of Arrow's buffer; several are copied into one
+        One row group comes as a view of Arrow's buffer; several are copied into one
         array, with one row group in memory at a time. Raises PairSetError for a damaged file and
         InvalidValue for a column or an index that is not there.
         """
@@ -242,7 +242,7 @@ class _File:
         self._file.close()
 
     def views(self, group: int, columns: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
-        """A row group's columns as read-only views (n, C, H, W) of Arrow's buffers."""
+        """A row group's columns as views (n, C, H, W) of Arrow's buffers."""
         try:
             table = self._file.read_row_group(group, columns=list(columns))
         except (pa.ArrowException, OSError) as error:
