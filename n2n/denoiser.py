@@ -70,7 +70,8 @@ def denoise_pixels(
         raise InvalidType(f"pixels: uint8 expected, got {pixels.dtype}")
     if pixels.ndim != 3:
         raise ShapeError(f"pixels: shape (H, W, C) expected, got {pixels.shape}")
-    image = torch.tensor(pixels).permute(2, 0, 1)[None]
+    array = np.require(pixels, requirements=["C", "W"])  # what torch takes; rarely a copy
+    image = torch.from_numpy(array).permute(2, 0, 1)[None]
     result = _denoise(network, image, tile, max_pixels, device)
     return result[0].permute(1, 2, 0).contiguous().numpy()
 
@@ -112,8 +113,8 @@ def _denoise(
         for start in range(0, len(image), at_once):
             source, target = image[start : start + at_once], result[start : start + at_once]
             for t in tiles:
-                x = source[:, :, rows[t.rows.read]][..., columns[t.columns.read]]
-                y = _apply(network, _to_float(x.to(device)))[..., t.rows.keep, t.columns.keep]
+                x = _to_float(_read(source, t, rows, columns).to(device))
+                y = _apply(network, x)[..., t.rows.keep, t.columns.keep]
                 place = target[..., t.rows.write, t.columns.write]  # narrower than y at the end
                 y = y[..., : place.shape[2], : place.shape[3]].clamp(0, 1)
                 place.copy_(y if image.is_floating_point() else y.mul_(255).round_())
@@ -129,6 +130,15 @@ def _require_fit(network: Network, image: Tensor) -> None:
         raise ShapeError(
             f"image: 1 or {network.channels} channels expected by the network, got {image.shape[1]}"
         )
+
+
+def _read(image: Tensor, tile: "_Tile", rows: Tensor, columns: Tensor) -> Tensor:
+    """The tile's part of the padded image, which is never made as a whole."""
+    read = tile.rows.read, tile.columns.read
+    part = image[:, :, *read]
+    if part.shape[2:] != (_length(read[0]), _length(read[1])):  # beyond the end: reflected
+        part = image[:, :, rows[read[0], None], columns[read[1]]]
+    return part.contiguous()
 
 
 def _to_float(x: Tensor) -> Tensor:

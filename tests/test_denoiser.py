@@ -129,7 +129,7 @@ def test_a_tile_without_its_margin_would_differ() -> None:
     n=st.integers(1, 40),
     channels=st.sampled_from([1, 3]),
     size=st.tuples(st.integers(1, 90), st.integers(1, 400)),
-    max_pixels=st.integers(48, 5000),
+    max_pixels=st.integers(480, 5000),
     network_channels=st.sampled_from([1, 3]),
 )
 @settings(deadline=None)
@@ -232,6 +232,13 @@ def test_pixels_agree_with_floats(height: int, width: int, channels: int) -> Non
     assert found.dtype == np.uint8
     np.testing.assert_allclose(found, expected, atol=0.5 + 1e-3)
     np.testing.assert_array_equal(pixels, before)
+
+
+def test_pixels_may_be_read_only_or_a_view() -> None:
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+    pixels.flags.writeable = False
+    for view in (pixels, pixels[::-1, ::2]):
+        np.testing.assert_array_equal(denoise_pixels(Recording(), view), 255 - view)
 
 
 def test_wrong_arguments_are_named() -> None:
