@@ -95,6 +95,8 @@ def shifts(x: Float, y: Float) -> Shifts:
     unmoved = places.index((reach, reach))
     still = np.maximum(ssd[:, unmoved], 1e-6 * (energy + 1))
     gain = (still[:, None] - ssd) / still[:, None]
+    gain[:, unmoved] = 0.0
+    gain[ssd[:, unmoved] < still] = 0.0  # a perfect fit, but for rounding
     best = gain.argmax(1)
     z = np.zeros(count)
     for row in np.flatnonzero(gain.max(1) > Z_LOOK / np.sqrt(h * w)):
@@ -108,13 +110,21 @@ def shifts(x: Float, y: Float) -> Shifts:
     return Shifts(z, np.array(candidates)[best], gain, candidates)
 
 
-def noise_without_bias(view: UInt8, clean: UInt8, bias: Float) -> Float:
-    """The grey noise of a view less the noise's mean at each clean level.   → (N, H, W).
+def noise_without_bias(x: UInt8, y: UInt8, clean: UInt8) -> tuple[Float, Float]:
+    """The grey noise of both views less its mean at each clean level.   → (N, H, W) each.
 
-    `bias`: (256,), from `bias_by_level`: clipping and impulses shift bright and dark pixels alike
-    in both views, which is no correlation of their noise.
+    Clipping and impulses shift bright and dark pixels alike in both views, which is no
+    correlation of their noise. A row's own factor scales that mean, for the noise may be stronger
+    in one row than in another.
     """
-    return grey(view.astype(np.float32) - (np.arange(256, dtype=np.float32) + bias)[clean])
+    truth = grey(clean)
+    noise_x, noise_y = grey(x) - truth, grey(y) - truth
+    bias = grey(bias_by_level(x, y, clean)[clean])
+    energy = np.einsum("nij,nij->n", bias, bias)
+    along = np.einsum("nij,nij->n", bias, noise_x + noise_y) / 2
+    factor = np.divide(along, energy, out=np.zeros_like(along), where=energy > 0)
+    bias *= factor[:, None, None]
+    return noise_x - bias, noise_y - bias
 
 
 def bias_by_level(x: UInt8, y: UInt8, clean: UInt8) -> Float:

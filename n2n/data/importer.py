@@ -112,11 +112,15 @@ def _pixels(path: Path, name: str, value: Any) -> NDArray[np.uint8]:
 
 
 def _refused(path: Path, error: Exception) -> PairSetError:
-    foreign = any(word in str(error) for word in ("GLOBAL", "Unsupported"))
-    if isinstance(error, pickle.UnpicklingError) and foreign:
+    if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
         return PairSetError(
-            f"{path}: expected tensors only, found a pickle that holds code or other objects; it "
-            "was not run"
+            f"{path}: expected tensors only, found a pickle that holds code or other objects; "
+            "it was not run"
+        )
+    if isinstance(error, pickle.UnpicklingError):
+        return PairSetError(
+            f"{path}: expected a file by torch.save, found another pickle or a damaged file; "
+            "nothing in it was run"
         )
     return PairSetError(
         f"{path}: expected a file by torch.save, found one that cannot be read "

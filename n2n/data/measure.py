@@ -130,8 +130,7 @@ def _patterns(x: UInt8, y: UInt8, clean: UInt8 | None) -> dict[str, Any]:
     if clean is None:
         values["white"] = np.stack(faults.whiteness(grey_x, grey_y), axis=1)
     else:
-        bias = faults.bias_by_level(x, y, clean)
-        noise_x, noise_y = (faults.noise_without_bias(view, clean, bias) for view in (x, y))
+        noise_x, noise_y = faults.noise_without_bias(x, y, clean)
         values["shared"] = np.stack(faults.clean_correlation(noise_x, noise_y), axis=1)
     return values
 

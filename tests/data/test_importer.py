@@ -68,7 +68,7 @@ def write_old_pickle(path, value):
 @pytest.mark.parametrize("save", [lambda path, value: torch.save(value, path), write_old_pickle])
 def test_a_pickle_that_holds_code_is_refused_and_not_run(tmp_path, save):
     save(tmp_path / "bad.pkl", Code(str(tmp_path / "ran")))
-    with pytest.raises(PairSetError, match="a pickle that holds code or other objects; it was not"):
+    with pytest.raises(PairSetError, match=r"pickle.*(it was not run|nothing in it was run)$"):
         import_set(tmp_path / "bad.pkl", None, tmp_path / "set")
     assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "set").exists()
