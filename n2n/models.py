@@ -21,7 +21,7 @@ from n2n.nn import (
     Sigmoid,
     Skip,
 )
-from n2n.nn.geometry import require_at_least
+from n2n.nn.arguments import require_at_least
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, cat
 
-from n2n.errors import InvalidType, ShapeError
+from n2n.errors import InvalidType, InvalidValue, ShapeError
 from n2n.nn.geometry import Span
 from n2n.nn.module import Module
 
@@ -27,6 +27,12 @@ class Sequential(Module):
             if not isinstance(module, Module):
                 raise InvalidType(f"Sequential expects modules, got {module!r} as {name}")
         self._children = dict(named)
+        parts = list(self.modules())
+        if len({id(part) for part in parts}) < len(parts):
+            raise InvalidValue(
+                "Sequential expects every module once, since it keeps one forward for backward; "
+                "make a second module"
+            )
 
     def children(self) -> dict[str, Module]:
         return self._children
@@ -110,11 +116,10 @@ class Skip(_Branch):
                 f"Skip expects a module that keeps (N, ·, H, W), got {tuple(y.shape)} "
                 f"from {tuple(x.shape)}"
             )
-        self._save(x.shape[1])
-        return cat([x, y], 1)
+        return self._save(x.shape[1], cat([x, y], 1))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        channels: int = self._take()
+        channels: int = self._take(grad_output)
         beside, through = grad_output[:, :channels], grad_output[:, channels:]
         through = self.inner.backward(through)
         return through + beside if self._wants_input_gradient else through

@@ -14,14 +14,15 @@ g groups; L positions of a block; K = R·S·C/g.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from math import sqrt
 from typing import TYPE_CHECKING
 
 from torch import Tensor, empty
 
-from n2n.errors import InvalidValue
-from n2n.nn.geometry import IntOrPair, Pair, Span, Windows, require_at_least, to_pair
+from n2n.errors import InvalidType, InvalidValue
+from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
+from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module, Parameter
 from n2n.nn.windows import (
     Block,
@@ -37,6 +38,14 @@ if TYPE_CHECKING:
     from torch import Generator, device, dtype
 
 __all__ = ["Conv2d", "ConvTranspose2d"]
+
+
+def add_products(
+    out: Iterable[Tensor], left: Iterable[Tensor], right: Iterable[Tensor], beta: int = 1
+) -> None:
+    """out ← beta · out + left @ right, for each group."""
+    for total, first, second in zip(out, left, right, strict=True):
+        total.addmm_(first, second, beta=beta)
 
 
 class _Convolution(Module):
@@ -56,7 +65,6 @@ class _Convolution(Module):
         transposed: bool,
     ) -> None:
         self._wants_input_gradient = True
-        self._gathered: Block | None = None  # the block whose windows the buffer holds
         self.in_channels = require_at_least(in_channels, 1, name="in_channels")
         self.out_channels = require_at_least(out_channels, 1, name="out_channels")
         self.groups = require_at_least(groups, 1, name="groups")
@@ -85,6 +93,14 @@ class _Convolution(Module):
             values = empty(self.out_channels, device=device, dtype=dtype)
             self.bias = Parameter(values.uniform_(-bound, bound, generator=generator))
 
+    def _require(self, x: Tensor) -> None:
+        require_image(x, self.in_channels, layer=type(self).__name__)
+        if x.dtype != self.weight.value.dtype:
+            raise InvalidType(
+                f"{type(self).__name__} expects {self.weight.value.dtype} like its weights, "
+                f"got {x.dtype}"
+            )
+
     def _filled(self, shape: tuple[int, ...], bias: Parameter | None) -> Tensor:
         """A new tensor (…, channels), zero or the bias, for products to be added to."""
         like = self.weight.value
@@ -97,63 +113,29 @@ class _Convolution(Module):
         shape = (len(image), *size, image.shape[1])
         padded = self._workspace.bordered("padded", shape, like=self.weight.value)
         interior(padded, self.windows).copy_(image.permute(0, 2, 3, 1))
-        self._gathered = None
         return padded
 
-    def _blocks(self, grid: Tensor, buffer: str) -> Iterator[tuple[Block, Tensor, list[Tensor]]]:
-        """Blocks of (N, P, Q, G): the place, a buffer (g, L, K), and g views (L, G/g) of grid."""
+    def _blocks(self, grid: Tensor) -> Iterator[tuple[Block, Tensor]]:
+        """Blocks of (N, P, Q, G), each with a buffer for its columns (g, L, K)."""
         taps = self.weight.value[0].numel()
         bytes_per_row = self.groups * taps * grid.shape[2] * grid.element_size()
         for block in blocks(len(grid), grid.shape[1], bytes_per_row):
-            rows = grid[block].view(-1, self._grid_channels)
-            columns = self._workspace.empty(buffer, (self.groups, len(rows), taps), like=grid)
-            yield block, columns, list(rows.split(self._grid_channels // self.groups, dim=1))
+            images, rows = block
+            positions = (images.stop - images.start) * (rows.stop - rows.start) * grid.shape[2]
+            yield block, self._workspace.empty("columns", (self.groups, positions, taps), grid)
 
-    def _windows_of(self, padded: Tensor, grid: Tensor) -> Iterator[tuple[Tensor, list[Tensor]]]:
-        """The windows of each block (g, L, K), beside their part of the grid, g × (L, G/g).
-
-        Gathered once for forward and backward when one block holds them all.
-        """
-        size = (grid.shape[1], grid.shape[2])
-        for block, columns, parts in self._blocks(grid, "windows"):
-            if self._gathered != block:
-                gather(padded, self.windows, size, block, columns)
-                self._gathered = block
-            yield columns, parts
+    def _rows(self, grid: Tensor, block: Block) -> list[Tensor]:
+        """A block of (N, P, Q, G) as g views (L, G/g)."""
+        rows = grid[block].view(-1, self._grid_channels)
+        return list(rows.split(self._grid_channels // self.groups, dim=1))
 
     def _matrices(self) -> Tensor:
         """The weights as (g, K, G/g)."""
-        weight: Tensor = self.weight.value.unflatten(0, (self.groups, -1))  # (g, G/g, C/g, R, S)
+        weight: Tensor = self.weight.value.unflatten(0, (self.groups, -1))
         return weight.permute(0, 3, 4, 2, 1).flatten(1, 3)
 
-    def _to_grid(self, padded: Tensor, size: Pair, *, bias: Parameter | None) -> Tensor:
-        """A: padded (N, H, W, C) to (N, P, Q, G), plus the bias."""
-        grid = self._filled((len(padded), *size, self._grid_channels), bias)
-        matrices = self._matrices()
-        for columns, parts in self._windows_of(padded, grid):
-            for taps, part, matrix in zip(columns, parts, matrices, strict=True):
-                part.addmm_(taps, matrix)
-        return grid
-
-    def _to_image(self, grid: Tensor, size: Pair, *, bias: Parameter | None) -> Tensor:
-        """Aᵀ: (N, P, Q, G) to (N, *size, C), plus the bias."""
-        shape = (len(grid), *self.windows.padded_size(size), self._image_channels)
-        padded = self._filled(shape, bias)
-        matrices = self._matrices().transpose(1, 2)  # (g, G/g, K)
-        for block, columns, parts in self._blocks(grid, "products"):
-            for taps, part, matrix in zip(columns, parts, matrices, strict=True):
-                taps.addmm_(part, matrix, beta=0)
-            scatter(columns, padded, self.windows, (grid.shape[1], grid.shape[2]), block)
-        return interior(padded, self.windows)
-
-    def _add_weight_gradient(self, padded: Tensor, grid: Tensor) -> None:
-        """Add the sum of window × grid over all positions to the gradient of the weights."""
-        weight = self.weight.value
-        shape = (self.groups, weight[0].numel(), len(weight) // self.groups)
-        total = self._filled(shape, None)  # (g, K, G/g)
-        for columns, parts in self._windows_of(padded, grid):
-            for taps, part, product in zip(columns, parts, total, strict=True):
-                product.addmm_(taps.t(), part)
+    def _add_weight_gradient(self, total: Tensor) -> None:
+        """Add Σ columnsᵀ · rows, (g, K, G/g), to the gradient in torch's layout."""
         gradient = total.unflatten(1, (*self.windows.kernel, -1))  # (g, R, S, C/g, G/g)
         self.weight.grad.add_(gradient.permute(0, 4, 3, 1, 2).flatten(0, 1))
 
@@ -195,21 +177,36 @@ class Conv2d(_Convolution):
         self._initialise(bias, generator, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        require_image(x, self.in_channels, layer="Conv2d")
+        self._require(x)
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         padded = self._pad(x)
-        y = self._to_grid(padded, size, bias=self.bias)  # (N, P, Q, G)
-        self._save((padded, (x.shape[2], x.shape[3])))
-        return y.permute(0, 3, 1, 2)
+        y = self._filled((len(x), *size, self.out_channels), self.bias)  # (N, P, Q, G)
+        matrices = self._matrices()
+        for block, columns in self._blocks(y):
+            gather(padded, self.windows, size, block, columns)
+            add_products(self._rows(y, block), columns, matrices)
+        return self._save(padded, y.permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        padded, size = self._take()
-        grid = channels_last(grad_output)
+        padded: Tensor = self._take(grad_output)
+        grad_grid = channels_last(grad_output)  # (N, P, Q, G)
+        size = (grad_grid.shape[1], grad_grid.shape[2])
+        matrices = self._matrices()
+        grad_weight = self._filled(matrices.shape, None)
+        wanted = self._wants_input_gradient
+        grad_padded = self._filled(padded.shape, None) if wanted else None
+        for block, columns in self._blocks(grad_grid):
+            rows = self._rows(grad_grid, block)
+            gather(padded, self.windows, size, block, columns)
+            add_products(grad_weight, columns.transpose(1, 2), rows)
+            if grad_padded is not None:
+                add_products(columns, rows, matrices.transpose(1, 2), beta=0)
+                scatter(columns, grad_padded, self.windows, size, block)
+        self._add_weight_gradient(grad_weight)
         self._add_bias_gradient(grad_output)
-        self._add_weight_gradient(padded, grid)
-        if not self._wants_input_gradient:
+        if grad_padded is None:
             return grad_output.new_empty(0)
-        return self._to_image(grid, size, bias=None).permute(0, 3, 1, 2)
+        return interior(grad_padded, self.windows).permute(0, 3, 1, 2)
 
     def skip_input_gradient(self) -> None:
         self._wants_input_gradient = False
@@ -262,19 +259,32 @@ class ConvTranspose2d(_Convolution):
         self._initialise(bias, generator, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        require_image(x, self.in_channels, layer="ConvTranspose2d")
-        size = self.windows.image_size((x.shape[2], x.shape[3]), self.output_padding)
+        self._require(x)
+        image_size = self.windows.image_size((x.shape[2], x.shape[3]), self.output_padding)
         grid = channels_last(x)  # (N, P, Q, G)
-        self._save(grid)
-        return self._to_image(grid, size, bias=self.bias).permute(0, 3, 1, 2)
+        size = (grid.shape[1], grid.shape[2])
+        shape = (len(x), *self.windows.padded_size(image_size), self.out_channels)
+        padded = self._filled(shape, self.bias)
+        matrices = self._matrices().transpose(1, 2)  # (g, G/g, K)
+        for block, columns in self._blocks(grid):
+            add_products(columns, self._rows(grid, block), matrices, beta=0)
+            scatter(columns, padded, self.windows, size, block)
+        return self._save(grid, interior(padded, self.windows).permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        grid: Tensor = self._take()
+        grid: Tensor = self._take(grad_output)
+        size = (grid.shape[1], grid.shape[2])
         padded = self._pad(grad_output)
-        grad_input = self._to_grid(padded, (grid.shape[1], grid.shape[2]), bias=None)
+        grad_grid = empty(grid.shape, dtype=grid.dtype, device=grid.device)
+        matrices = self._matrices()
+        grad_weight = self._filled(matrices.shape, None)
+        for block, columns in self._blocks(grid):
+            gather(padded, self.windows, size, block, columns)
+            add_products(self._rows(grad_grid, block), columns, matrices, beta=0)
+            add_products(grad_weight, columns.transpose(1, 2), self._rows(grid, block))
+        self._add_weight_gradient(grad_weight)
         self._add_bias_gradient(grad_output)
-        self._add_weight_gradient(padded, grid)
-        return grad_input.permute(0, 3, 1, 2)
+        return grad_grid.permute(0, 3, 1, 2)
 
     def input_span(self, span: Span, axis: int) -> Span:
         return self.windows.grid_span(span, axis)

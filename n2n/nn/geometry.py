@@ -6,37 +6,14 @@ are described by the same `Windows`. A span (first, last) is a range of rows or 
 ends included; it may reach beyond the image, into its padding.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from n2n.errors import InvalidType, InvalidValue, ShapeError
+from n2n.errors import ShapeError
+from n2n.nn.arguments import IntOrPair, Pair, to_pair
 
-__all__ = ["IntOrPair", "Pair", "Span", "Windows", "require_at_least", "to_pair"]
+__all__ = ["Span", "Windows"]
 
-Pair = tuple[int, int]
 Span = tuple[int, int]
-IntOrPair = int | Sequence[int]
-
-
-def require_at_least(value: object, minimum: int, *, name: str) -> int:
-    """The integer `value`; raises InvalidType or InvalidValue, which name the argument."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise InvalidType(f"{name} must be an integer, got {value!r}")
-    if value < minimum:
-        raise InvalidValue(f"{name} must be at least {minimum}, got {value}")
-    return value
-
-
-def to_pair(value: IntOrPair, *, name: str, minimum: int) -> Pair:
-    """(vertical, horizontal) from one integer for both or a pair of integers."""
-    if isinstance(value, int):
-        value = (value, value)
-    if not isinstance(value, list | tuple):
-        raise InvalidType(f"{name} must be an integer or a pair of integers, got {value!r}")
-    if len(value) != 2:
-        raise InvalidValue(f"{name} must be an integer or a pair of integers, got {value!r}")
-    first, second = (require_at_least(number, minimum, name=name) for number in value)
-    return first, second
 
 
 @dataclass(frozen=True)

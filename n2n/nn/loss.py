@@ -29,11 +29,7 @@ class _Loss:
                 f"{type(self).__name__} expects two Tensors, "
                 f"got {type(prediction).__name__} and {type(target).__name__}"
             )
-        if prediction.shape != target.shape:
-            raise ShapeError(
-                f"{type(self).__name__} expects prediction and target of one shape, "
-                f"got {tuple(prediction.shape)} and {tuple(target.shape)}"
-            )
+        self._require_same_shape(prediction, target)
         self._difference = prediction.detach() - target.detach()
         values = self._distance(self._difference)
         if self.reduction == "none":
@@ -44,10 +40,22 @@ class _Loss:
         difference = self._difference
         if difference is None:
             raise InvalidValue(f"{type(self).__name__}.backward needs a call of the loss before it")
+        if grad_output is not None and self.reduction == "none":
+            self._require_same_shape(grad_output, difference)
         gradient = self._derivative(difference)
         if self.reduction == "mean":
             gradient.div_(difference.numel())
         return gradient if grad_output is None else gradient.mul_(grad_output)
+
+    def _require_same_shape(self, first: Tensor, second: Tensor) -> None:
+        if first.shape != second.shape:
+            raise ShapeError(
+                f"{type(self).__name__} expects two tensors of one shape, "
+                f"got {tuple(first.shape)} and {tuple(second.shape)}"
+            )
+        for tensor in (first, second):
+            if not tensor.is_floating_point():
+                raise InvalidType(f"{type(self).__name__} expects floats, got {tensor.dtype}")
 
     def _distance(self, difference: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no distance")

@@ -71,11 +71,12 @@ class Module:
     A subclass writes `forward`, which keeps what `backward` will need by `_save`, and `backward`,
     which takes the gradient of the loss by the output, **adds** to the gradients of the
     parameters and returns the gradient by the input. What either returns belongs to the caller,
-    and their arguments are left as they are. In inference mode (`eval()`) nothing is saved.
+    and their arguments are left as they are; a caller who changes x or y in place before
+    `backward` changes its result. In inference mode (`eval()`) nothing is saved.
     """
 
     training = True
-    _saved: Any = None
+    _saved: tuple[Any, tuple[int, ...]] | None = None
     _buffers: Workspace | None = None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -137,6 +138,8 @@ class Module:
         Names and shapes must be exactly those of `state_dict()`; otherwise InvalidValue or
         ShapeError says which are not, and nothing is changed.
         """
+        if not isinstance(state, dict):
+            raise InvalidType(f"expected a dict of Tensors, got {type(state).__name__}")
         own = self.named_parameters()
         missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
         if missing or unexpected:
@@ -145,6 +148,8 @@ class Module:
                 f"; unexpected: {', '.join(unexpected) or 'none'}"
             )
         for name, item in own.items():
+            if not isinstance(state[name], Tensor):
+                raise InvalidType(f"expected {name} as a Tensor, got {type(state[name]).__name__}")
             if state[name].shape != item.value.shape:
                 raise ShapeError(
                     f"expected {name} of shape {tuple(item.value.shape)}, "
@@ -183,15 +188,24 @@ class Module:
 
     # For subclasses
 
-    def _save(self, value: Any) -> None:
-        self._saved = value if self.training else None
+    def _save(self, value: Any, output: Tensor) -> Tensor:
+        """Keep `value` for backward, in training mode, and return `output`."""
+        self._saved = (value, output.shape) if self.training else None
+        return output
 
-    def _take(self) -> Any:
+    def _take(self, grad_output: Tensor) -> Any:
+        """What forward kept; InvalidValue if nothing, ShapeError unless dy has the shape of y."""
         if self._saved is None:
             raise InvalidValue(
                 f"{type(self).__name__}.backward needs a forward in training mode before it"
             )
-        return self._saved
+        value, shape = self._saved
+        if grad_output.shape != shape:
+            raise ShapeError(
+                f"{type(self).__name__}.backward expects a gradient of the output's shape "
+                f"{tuple(shape)}, got {tuple(grad_output.shape)}"
+            )
+        return value
 
     @property
     def _workspace(self) -> Workspace:

@@ -1,11 +1,11 @@
 """Optimisers: from gradients to new values. Learning-rate schedules are in `schedule`."""
 
 from collections.abc import Iterable
-from math import isfinite
 
 from torch import Tensor, arange, empty
 
-from n2n.errors import InvalidValue, ShapeError
+from n2n.errors import InvalidType, InvalidValue, ShapeError
+from n2n.nn.arguments import require_finite, require_not_negative
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
 
@@ -35,7 +35,7 @@ class Optimizer:
 
     @lr.setter
     def lr(self, lr: float) -> None:
-        self._lr = _at_least_zero("lr", lr)
+        self._lr = require_not_negative(lr, name="lr")
 
     def step(self) -> None:
         """Change every parameter by its gradient."""
@@ -110,9 +110,9 @@ class SGD(Optimizer):
         nesterov: bool = False,
         maximize: bool = False,
     ) -> None:
-        self.momentum = _at_least_zero("momentum", momentum)
-        self.dampening = _finite("dampening", dampening)
-        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        self.momentum = require_not_negative(momentum, name="momentum")
+        self.dampening = require_finite(dampening, name="dampening")
+        self.weight_decay = require_not_negative(weight_decay, name="weight_decay")
         if nesterov and (not momentum or dampening):
             raise InvalidValue(
                 "nesterov needs a momentum above 0 and no dampening, "
@@ -157,11 +157,13 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
     ) -> None:
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        if not isinstance(betas, list | tuple) or len(betas) != 2:
+            raise InvalidType(f"betas must be two numbers, got {betas!r}")
+        if not all(0 <= require_finite(beta, name="betas") < 1 for beta in betas):
             raise InvalidValue(f"betas must be two numbers in [0, 1), got {betas}")
         self.betas = betas
-        self.eps = _at_least_zero("eps", eps)
-        self.weight_decay = _at_least_zero("weight_decay", weight_decay)
+        self.eps = require_not_negative(eps, name="eps")
+        self.weight_decay = require_not_negative(weight_decay, name="weight_decay")
         super().__init__(params, lr)
 
     def _update(self, value: Tensor, grad: Tensor, *buffers: Tensor) -> None:
@@ -200,15 +202,3 @@ class AdamW(Adam):
 
 def _zeros(like: Tensor) -> Tensor:
     return empty(like.shape, dtype=like.dtype, device=like.device).zero_()
-
-
-def _finite(name: str, value: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise InvalidValue(f"{name} must be a finite number, got {value!r}")
-    return float(value)
-
-
-def _at_least_zero(name: str, value: float) -> float:
-    if _finite(name, value) < 0:
-        raise InvalidValue(f"{name} must not be negative, got {value}")
-    return float(value)

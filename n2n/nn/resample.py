@@ -6,7 +6,8 @@ N batch; C channels; H, W image; P, Q grid; R, S kernel or scale; L positions of
 from torch import Tensor, empty
 
 from n2n.errors import InvalidValue, ShapeError
-from n2n.nn.geometry import IntOrPair, Span, Windows, require_at_least, to_pair
+from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
+from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module
 from n2n.nn.windows import channels_last, gather, interior, require_image, scatter
 
@@ -45,11 +46,10 @@ class MaxPool2d(Module):
         columns = empty((1, positions, taps * x.shape[1]), dtype=x.dtype, device=x.device)
         gather(padded, self.windows, size, (slice(0, len(x)), slice(0, size[0])), columns)
         values, chosen = columns.view(len(x), *size, taps, x.shape[1]).max(3)  # (N, P, Q, C)
-        self._save((shape, chosen))
-        return values.permute(0, 3, 1, 2)
+        return self._save((shape, chosen), values.permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        shape, chosen = self._take()
+        shape, chosen = self._take(grad_output)
         batch, rows, across, channels = chosen.shape
         taps = self.windows.kernel[0] * self.windows.kernel[1]
         columns = self._zeros((batch, rows, across, taps, channels), grad_output)
@@ -82,9 +82,11 @@ class NearestUpsample(Module):
         down, across = self.scale
         blocks = channels_last(x).view(batch, height, 1, width, 1, channels)
         y = blocks.expand(-1, -1, down, -1, across, -1).clone()
-        return y.reshape(batch, height * down, width * across, channels).permute(0, 3, 1, 2)
+        y = y.reshape(batch, height * down, width * across, channels)
+        return self._save(x.shape, y.permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
+        self._take(grad_output)
         down, across = self.scale
         parts: Tensor = grad_output.unflatten(3, (-1, across)).unflatten(2, (-1, down))
         return parts.sum((3, 5))  # (N, C, H, R, W, S)
@@ -105,9 +107,10 @@ class PixelShuffle(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         _require_multiple(x, (1, self.factor**2), "PixelShuffle", "channels")
-        return shuffle(x, self.factor)
+        return self._save(x.shape, shuffle(x, self.factor))
 
     def backward(self, grad_output: Tensor) -> Tensor:
+        self._take(grad_output)
         return unshuffle(grad_output, self.factor)
 
     def input_span(self, span: Span, axis: int) -> Span:
@@ -126,9 +129,10 @@ class PixelUnshuffle(Module):
     def forward(self, x: Tensor) -> Tensor:
         _require_multiple(x, (2, self.factor), "PixelUnshuffle", "rows")
         _require_multiple(x, (3, self.factor), "PixelUnshuffle", "columns")
-        return unshuffle(x, self.factor)
+        return self._save(x.shape, unshuffle(x, self.factor))
 
     def backward(self, grad_output: Tensor) -> Tensor:
+        self._take(grad_output)
         return shuffle(grad_output, self.factor)
 
     def input_span(self, span: Span, axis: int) -> Span:

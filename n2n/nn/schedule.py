@@ -1,24 +1,18 @@
 """Learning rate as a function of the number of steps done before."""
 
-from math import cos, isfinite, pi
+from math import cos, pi
 
 from n2n.errors import InvalidValue
-from n2n.nn.geometry import require_at_least
+from n2n.nn.arguments import require_at_least, require_finite, require_not_negative
 
 __all__ = ["ConstantSchedule", "CosineSchedule", "StepSchedule"]
-
-
-def _checked_rate(lr: float) -> float:
-    if not isfinite(lr) or lr < 0:
-        raise InvalidValue(f"lr must be a finite number, not negative, got {lr}")
-    return float(lr)
 
 
 class ConstantSchedule:
     """lr at every step."""
 
     def __init__(self, lr: float) -> None:
-        self.lr = _checked_rate(lr)
+        self.lr = require_not_negative(lr, name="lr")
 
     def __call__(self, step: int) -> float:
         return self.lr
@@ -28,10 +22,10 @@ class StepSchedule:
     """lr · gamma^(step // step_size)."""
 
     def __init__(self, lr: float, step_size: int, gamma: float = 0.1) -> None:
-        self.lr = _checked_rate(lr)
+        self.lr = require_not_negative(lr, name="lr")
         self.step_size = require_at_least(step_size, 1, name="step_size")
-        if not isfinite(gamma) or gamma <= 0:
-            raise InvalidValue(f"gamma must be a finite number above 0, got {gamma}")
+        if require_finite(gamma, name="gamma") <= 0:
+            raise InvalidValue(f"gamma must be above 0, got {gamma}")
         self.gamma = gamma
 
     def __call__(self, step: int) -> float:
@@ -48,14 +42,14 @@ class CosineSchedule:
     def __init__(
         self, lr: float, total_steps: int, warmup_steps: int = 0, final: float = 0.0
     ) -> None:
-        self.lr = _checked_rate(lr)
+        self.lr = require_not_negative(lr, name="lr")
         self.total_steps = require_at_least(total_steps, 1, name="total_steps")
         self.warmup_steps = require_at_least(warmup_steps, 0, name="warmup_steps")
         if self.warmup_steps >= total_steps:
             raise InvalidValue(
                 f"warmup_steps must be below total_steps, got {warmup_steps} of {total_steps}"
             )
-        if not 0 <= final <= 1:
+        if not 0 <= require_finite(final, name="final") <= 1:
             raise InvalidValue(f"final must be in [0, 1], got {final}")
         self.final = final
 

@@ -11,20 +11,23 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-from n2n.errors import ShapeError
-from n2n.nn.geometry import Pair, Windows
+from n2n.errors import InvalidType, ShapeError
+from n2n.nn.arguments import Pair
+from n2n.nn.geometry import Windows
 
 __all__ = ["Block", "blocks", "channels_last", "gather", "interior", "require_image", "scatter"]
 
 Block = tuple[slice, slice]  # images, rows of the grid
 
-# Columns are made for so many bytes at once: large enough for a GEMM at full speed, small enough
-# that the nine-fold copy of a 3x3 kernel never fills the memory.
-BLOCK_BYTES = 32 * 2**20
+# Columns are made for so many bytes at once: they stay in the cache between the copy and the
+# GEMM, and a nine-fold copy of the whole image is never in memory.
+BLOCK_BYTES = 2 * 2**20
 
 
 def require_image(x: Tensor, channels: int, *, layer: str) -> None:
-    """ShapeError unless x is (N, channels, H, W) with at least one pixel."""
+    """ShapeError unless x is (N, channels, H, W) with a pixel, InvalidType unless it is float."""
+    if not x.is_floating_point():
+        raise InvalidType(f"{layer} expects a float tensor, got {x.dtype}")
     if x.dim() != 4 or x.shape[1] != channels or not x.numel():
         raise ShapeError(
             f"{layer} expects (N, {channels}, H, W) with at least one pixel, got {tuple(x.shape)}"
@@ -61,13 +64,19 @@ def gather(padded: Tensor, windows: Windows, grid: Pair, block: Block, columns: 
 def scatter(columns: Tensor, padded: Tensor, windows: Windows, grid: Pair, block: Block) -> None:
     """Add a block's windows, `columns` (g, L, K), to the pixels that they cover in `padded`.
 
-    One tap at a time: windows overlap, but the pixels under one of their taps do not.
+    Windows overlap, but the pixels under one of their taps do not, nor do those under as many
+    neighbouring taps as the stride is long; so many are added at once.
     """
     target = _view(padded, windows, grid, block, groups=len(columns))
     source = columns.view(target.shape)
-    for down in range(windows.kernel[0]):
-        for across in range(windows.kernel[1]):
-            target[:, :, :, :, down, across].add_(source[:, :, :, :, down, across])
+    down, across = (
+        stride if dilation == 1 else 1
+        for stride, dilation in zip(windows.stride, windows.dilation, strict=True)
+    )
+    for row in range(0, windows.kernel[0], down):
+        for column in range(0, windows.kernel[1], across):
+            taps = (..., slice(row, row + down), slice(column, column + across), slice(None))
+            target[taps].add_(source[taps])
 
 
 def _view(padded: Tensor, windows: Windows, grid: Pair, block: Block, groups: int) -> Tensor:
