@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
 from typing import TypeAlias, TypeVar
 
@@ -64,7 +65,8 @@ def _spread(
         for job in jobs:
             if len(waiting) >= QUEUED * workers:
                 yield waiting.popleft().result()
-            waiting.append(pool.submit(function, job))
+            with _interrupts_held():  # the first submission starts the workers
+                waiting.append(pool.submit(function, job))
         while waiting:
             yield waiting.popleft().result()
     except BrokenProcessPool as error:
@@ -76,9 +78,18 @@ def _spread(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started here inherit a blocked Ctrl-C: it is the parent's to handle."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _start_worker() -> None:
-    """Leave Ctrl-C to the parent, and end with it even when it was killed with -9."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """End with the parent even when it was killed with -9."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
