@@ -58,9 +58,9 @@ class Job(OneLineErrors, click.Command):
         except N2NError as error:
             code, line = error.exit_code, str(error)
         except KeyboardInterrupt:
-            code, line = 3, "stopped; what was finished is kept, and the same command goes on"
+            code, line = 3, "stopped; run the same command again"
         except MemoryError:
-            code, line = 3, "out of memory; try a smaller --batch-size or fewer --workers"
+            code, line = 3, "out of memory; close other programs or do less at once"
         except OSError as error:
             code, line = _explain(error)
         if debug:

@@ -82,7 +82,7 @@ def main(
         memory_limit=gibibytes(memory),
         **options,
     )
-    with _Progress() as progress:
+    with Progress() as progress:
         trainer = Trainer(
             config,
             PairSet.open(pairs),
@@ -126,10 +126,10 @@ def stopping(trainer: "Trainer") -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class _Progress:
+class Progress:
     """A bar on a terminal, a line an epoch everywhere."""
 
-    def __enter__(self) -> "_Progress":
+    def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -118,16 +118,15 @@ class _Convolution(Module):
     def _blocks(self, grid: Tensor) -> Iterator[tuple[Block, Tensor]]:
         """Blocks of (N, P, Q, G), each with a buffer for its columns (g, L, K)."""
         taps = self.weight.value[0].numel()
-        bytes_per_row = self.groups * taps * grid.shape[2] * grid.element_size()
-        for block in blocks(len(grid), grid.shape[1], bytes_per_row):
-            images, rows = block
-            positions = (images.stop - images.start) * (rows.stop - rows.start) * grid.shape[2]
-            yield block, self._workspace.empty("columns", (self.groups, positions, taps), grid)
+        bytes_per_position = self.groups * taps * grid.element_size()
+        for block in blocks(len(grid), (grid.shape[1], grid.shape[2]), bytes_per_position):
+            count = block.positions.stop - block.positions.start
+            yield block, self._workspace.empty("columns", (self.groups, count, taps), grid)
 
     def _rows(self, grid: Tensor, block: Block) -> list[Tensor]:
         """A block of (N, P, Q, G) as g views (L, G/g)."""
-        rows = grid[block].view(-1, self._grid_channels)
-        return list(rows.split(self._grid_channels // self.groups, dim=1))
+        rows = grid.view(-1, self._grid_channels)[block.positions]
+        return list(rows.chunk(self.groups, dim=1)) if self.groups > 1 else [rows]
 
     def _matrices(self) -> Tensor:
         """The weights as (g, K, G/g)."""
@@ -185,13 +184,12 @@ class Conv2d(_Convolution):
         for block, columns in self._blocks(y):
             gather(padded, self.windows, size, block, columns)
             add_products(self._rows(y, block), columns, matrices)
-        return self._save(padded, y.permute(0, 3, 1, 2))
+        return self._save((padded, matrices), y.permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        padded: Tensor = self._take(grad_output)
+        padded, matrices = self._take(grad_output)
         grad_grid = channels_last(grad_output)  # (N, P, Q, G)
         size = (grad_grid.shape[1], grad_grid.shape[2])
-        matrices = self._matrices()
         grad_weight = self._filled(matrices.shape, None)
         wanted = self._wants_input_gradient
         grad_padded = self._filled(padded.shape, None) if wanted else None
@@ -265,18 +263,17 @@ class ConvTranspose2d(_Convolution):
         size = (grid.shape[1], grid.shape[2])
         shape = (len(x), *self.windows.padded_size(image_size), self.out_channels)
         padded = self._filled(shape, self.bias)
-        matrices = self._matrices().transpose(1, 2)  # (g, G/g, K)
+        matrices = self._matrices()
         for block, columns in self._blocks(grid):
-            add_products(columns, self._rows(grid, block), matrices, beta=0)
+            add_products(columns, self._rows(grid, block), matrices.transpose(1, 2), beta=0)
             scatter(columns, padded, self.windows, size, block)
-        return self._save(grid, interior(padded, self.windows).permute(0, 3, 1, 2))
+        return self._save((grid, matrices), interior(padded, self.windows).permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        grid: Tensor = self._take(grad_output)
+        grid, matrices = self._take(grad_output)
         size = (grid.shape[1], grid.shape[2])
         padded = self._pad(grad_output)
         grad_grid = empty(grid.shape, dtype=grid.dtype, device=grid.device)
-        matrices = self._matrices()
         grad_weight = self._filled(matrices.shape, None)
         for block, columns in self._blocks(grid):
             gather(padded, self.windows, size, block, columns)

@@ -9,7 +9,7 @@ from n2n.errors import InvalidValue, ShapeError
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
 from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module
-from n2n.nn.windows import channels_last, gather, interior, require_image, scatter
+from n2n.nn.windows import channels_last, gather, interior, require_image, scatter, whole
 
 __all__ = ["MaxPool2d", "NearestUpsample", "PixelShuffle", "PixelUnshuffle"]
 
@@ -44,7 +44,7 @@ class MaxPool2d(Module):
         taps = self.windows.kernel[0] * self.windows.kernel[1]
         positions = len(x) * size[0] * size[1]
         columns = empty((1, positions, taps * x.shape[1]), dtype=x.dtype, device=x.device)
-        gather(padded, self.windows, size, (slice(0, len(x)), slice(0, size[0])), columns)
+        gather(padded, self.windows, size, whole(len(x), size), columns)
         values, chosen = columns.view(len(x), *size, taps, x.shape[1]).max(3)  # (N, P, Q, C)
         return self._save((shape, chosen), values.permute(0, 3, 1, 2))
 
@@ -55,7 +55,7 @@ class MaxPool2d(Module):
         columns = self._zeros((batch, rows, across, taps, channels), grad_output)
         columns.scatter_(3, chosen.unsqueeze(3), channels_last(grad_output).unsqueeze(3))
         padded = self._zeros(shape, grad_output)
-        block = (slice(0, batch), slice(0, rows))
+        block = whole(batch, (rows, across))
         scatter(columns.view(1, -1, taps * channels), padded, self.windows, (rows, across), block)
         return interior(padded, self.windows).permute(0, 3, 1, 2)
 

@@ -8,6 +8,7 @@ g groups; n·p·Q = L positions of a block; K = R·S·C/g.
 """
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -15,13 +16,29 @@ from n2n.errors import InvalidType, ShapeError
 from n2n.nn.arguments import Pair
 from n2n.nn.geometry import Windows
 
-__all__ = ["Block", "blocks", "channels_last", "gather", "interior", "require_image", "scatter"]
+__all__ = [
+    "Block",
+    "blocks",
+    "channels_last",
+    "gather",
+    "interior",
+    "require_image",
+    "scatter",
+    "whole",
+]
 
-Block = tuple[slice, slice]  # images, rows of the grid
+
+class Block(NamedTuple):
+    """A part of a grid (N, P, Q): some images, or some rows of one image; and its positions."""
+
+    images: slice
+    rows: slice
+    positions: slice  # in the grid as (N·P·Q)
+
 
 # Columns are made for so many bytes at once: they stay in the cache between the copy and the
 # GEMM, and a nine-fold copy of the whole image is never in memory.
-BLOCK_BYTES = 2 * 2**20
+BLOCK_BYTES = 3 * 2**20
 
 
 def require_image(x: Tensor, channels: int, *, layer: str) -> None:
@@ -45,14 +62,27 @@ def interior(padded: Tensor, windows: Windows) -> Tensor:
     return padded[:, top : padded.shape[1] - top, left : padded.shape[2] - left]
 
 
-def blocks(batch: int, rows: int, bytes_per_row: int) -> Iterator[Block]:
-    """Parts of the grid whose columns take about BLOCK_BYTES: whole images, or rows of one."""
-    at_once = max(1, BLOCK_BYTES // bytes_per_row)
-    images = max(1, at_once // rows)
-    for image in range(0, batch, images):
-        some = slice(image, min(image + images, batch))
-        for row in range(0, rows, at_once):
-            yield some, slice(row, min(row + at_once, rows))
+def whole(batch: int, grid: Pair) -> Block:
+    """All of the grid as one block."""
+    return Block(slice(0, batch), slice(0, grid[0]), slice(0, batch * grid[0] * grid[1]))
+
+
+def blocks(batch: int, grid: Pair, bytes_per_position: int) -> Iterator[Block]:
+    """Parts of the grid whose columns take about BLOCK_BYTES: some images, or rows of one."""
+    per_row = bytes_per_position * grid[1]
+    at_once = max(1, BLOCK_BYTES // (per_row * grid[0]))
+    for images in _even_parts(batch, at_once):
+        for rows in _even_parts(grid[0], max(1, BLOCK_BYTES // per_row)):
+            first = (images.start * grid[0] + rows.start) * grid[1]
+            count = (images.stop - images.start) * (rows.stop - rows.start) * grid[1]
+            yield Block(images, rows, slice(first, first + count))
+
+
+def _even_parts(count: int, at_most: int) -> Iterator[slice]:
+    """0 to count in as few slices as `at_most` allows, of about equal length."""
+    parts = -(-count // at_most)
+    for part in range(parts):
+        yield slice(part * count // parts, (part + 1) * count // parts)
 
 
 def gather(padded: Tensor, windows: Windows, grid: Pair, block: Block, columns: Tensor) -> None:
@@ -81,7 +111,7 @@ def scatter(columns: Tensor, padded: Tensor, windows: Windows, grid: Pair, block
 
 def _view(padded: Tensor, windows: Windows, grid: Pair, block: Block, groups: int) -> Tensor:
     """All windows of a block as a view (g, n, p, Q, R, S, C/g) of (N, H, W, C)."""
-    images, rows = block
+    images, rows, _ = block
     channels = padded.shape[3] // groups
     by_image, by_row, by_column, by_channel = padded.stride()
     (down, across), (dilate_down, dilate_across) = windows.stride, windows.dilation
