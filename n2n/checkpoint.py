@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from n2n import models
@@ -31,7 +31,8 @@ def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, An
     text = json.dumps({"format": FORMAT, **metadata}, allow_nan=False)
     with replacing(path) as temporary:
         contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, temporary, metadata={KEY: text})
+        # Not save_file: its error on a full disk is no OSError.
+        temporary.write_bytes(save(contiguous, metadata={KEY: text}))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -39,9 +40,11 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise ModelFileError(f"{path}: expected a model file, found {_what(path)}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
+        # In one go: the file may be replaced by a newer one at any time.
+        content = path.read_bytes()
+        tensors = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        metadata = header.get("__metadata__") or {}
     except (SafetensorError, OSError) as error:
         raise ModelFileError(
             f"{path}: expected a complete .safetensors file, found none ({error}); "
@@ -89,9 +92,11 @@ def load_model(path: str | Path) -> tuple[Network, dict[str, Any]]:
         generator = torch.Generator()  # the values are replaced: leave torch's own generator alone
         network = models.create(architecture["name"], generator=generator, **architecture["config"])
         network.load_state_dict(weights)
-    except (KeyError, TypeError, N2NError) as error:
+    # RuntimeError: torch has no memory for an architecture that no file could hold.
+    except (KeyError, TypeError, RuntimeError, N2NError) as error:
+        reason = " ".join(str(error).split())
         raise ModelFileError(
-            f"{path}: expected the tensors of a known architecture, found others ({error})"
+            f"{path}: expected the tensors of a known architecture, found others ({reason})"
         ) from error
     network.eval()
     return network, metadata
