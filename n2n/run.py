@@ -15,7 +15,7 @@ import yaml
 from torch import Tensor
 
 from n2n.checkpoint import OPTIMIZER, describe, read_tensors, write_tensors
-from n2n.errors import ModelFileError, RunConflict
+from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import replacing
 from n2n.models import Network
 from n2n.nn import Optimizer
@@ -72,7 +72,7 @@ class RunDirectory:
         config = self.path / "config.yaml"
         if self.path.exists() and not self.path.is_dir():
             raise RunConflict(f"{self.path}: expected a run directory, found a file")
-        if not config.exists() and self.path.is_dir() and any(self.path.iterdir()):
+        if not config.exists() and self.path.is_dir() and self._holds_other_files():
             raise RunConflict(
                 f"{self.path}: expected a run or an empty directory, found other files; "
                 "choose another --run"
@@ -85,6 +85,14 @@ class RunDirectory:
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         return resumable
 
+    def _holds_other_files(self) -> bool:
+        """Whether the directory holds more than a `begin` leaves that was killed at once."""
+        own = self.last_path.parent
+        return any(
+            any(own.iterdir()) if path == own and own.is_dir() else path.suffix != ".tmp"
+            for path in self.path.iterdir()
+        )
+
     def save(
         self, path: Path, network: Network, optimizer: Optimizer, metadata: dict[str, Any]
     ) -> None:
@@ -95,7 +103,11 @@ class RunDirectory:
         write_tensors(path, tensors, {**describe(network), **metadata})
 
     def restore(self, network: Network, optimizer: Optimizer) -> Position:
-        """Load the last checkpoint into both, drop later metrics, and say where it stands."""
+        """Load the last checkpoint into both, drop later metrics, and say where it stands.
+
+        ModelFileError for a checkpoint that is damaged or does not fit, RunConflict for metrics
+        that lack an epoch.
+        """
         tensors, metadata = read_tensors(self.last_path)
         state = {
             name.removeprefix(OPTIMIZER): value
@@ -112,8 +124,12 @@ class RunDirectory:
                 f"{self.last_path}: expected the position of a run, found none; "
                 "start again with another --run"
             ) from error
-        network.load_state_dict(weights)
-        optimizer.load_state_dict(state)
+        try:
+            network.load_state_dict(weights)
+            optimizer.load_state_dict(state)
+        except InvalidValue as error:
+            message = f"{self.last_path}: {error}; start again with another --run"
+            raise ModelFileError(message) from error
         self._keep_metrics(position.epoch)
         return position
 
@@ -124,8 +140,16 @@ class RunDirectory:
 
     def _keep_metrics(self, epochs: int) -> None:
         path = self.path / "metrics.jsonl"
-        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self.metrics = [json.loads(line) for line in lines[:epochs]]
+        found = path.read_bytes().splitlines()[:epochs] if path.exists() else []
+        try:
+            self.metrics = [json.loads(line) for line in found]
+        except ValueError:
+            self.metrics = []
+        if [isinstance(line, dict) for line in self.metrics] != [True] * epochs:
+            raise RunConflict(
+                f"{path}: expected the metrics of {epochs} epochs, a line each, found fewer or "
+                "damaged ones; restore the file, or start again with another --run"
+            )
         self._write_metrics()
 
     def _write_metrics(self) -> None:

@@ -1,0 +1,251 @@
+"""The run directory: what it holds, what it refuses, what it survives."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from n2n import models
+from n2n.checkpoint import read_tensors
+from n2n.errors import InvalidValue, ModelFileError, RunConflict
+from n2n.nn import SGD
+from n2n.run import Position, RunDirectory
+from n2n.trainer import TrainConfig, Trainer
+
+CONFIG = TrainConfig(model_config={"width": 2}, epochs=2, batch_size=45)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def trained(make_set, tmp_path: Path) -> tuple:
+    pairs = make_set()
+    Trainer(CONFIG, pairs, tmp_path / "run").train()
+    return pairs, tmp_path / "run"
+
+
+def assert_refused(trained: tuple, error: type[InvalidValue], *parts: str) -> None:
+    pairs, run = trained
+    with pytest.raises(error) as caught:
+        Trainer(CONFIG, pairs, run)
+    message = str(caught.value)
+    assert type(caught.value) is error
+    assert caught.value.exit_code == 2
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_what_a_run_holds(trained: tuple) -> None:
+    _, run = trained
+    assert sorted(str(path.relative_to(run)) for path in run.rglob("*")) == [
+        "checkpoints",
+        "checkpoints/best.safetensors",
+        "checkpoints/last.safetensors",
+        "config.yaml",
+        "metrics.jsonl",
+        "model.safetensors",
+    ]
+
+
+def test_config_holds_every_setting(trained: tuple) -> None:
+    pairs, run = trained
+    found = yaml.safe_load((run / "config.yaml").read_text())
+    assert found == {"set": str(pairs.path), "digest": pairs.digest, **asdict(CONFIG)}
+
+
+def test_a_line_an_epoch(trained: tuple) -> None:
+    _, run = trained
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in lines] == [1, 2]
+    assert set(lines[0]) == {
+        "epoch",
+        "lr",
+        "train_loss",
+        "seconds",
+        "compute_seconds",
+        "validation_seconds",
+        "images_per_second",
+        "val",
+    }
+    assert 0 < lines[0]["compute_seconds"] <= lines[0]["seconds"]
+
+
+def test_a_file_as_run(make_set, tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    assert_refused((make_set(), tmp_path / "run"), RunConflict, "expected a run directory", "file")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_directory_with_other_files(make_set, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "thesis.tex").touch()
+    assert_refused((make_set(), run), RunConflict, f"{run}: ", "other files", "another --run")
+    assert [path.name for path in run.iterdir()] == ["thesis.tex"]
+
+
+def test_an_empty_directory_will_do(make_set, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert not Trainer(CONFIG, make_set(), tmp_path / "run").resumed
+
+
+@pytest.mark.parametrize("left", [[], [".config.yaml.77.tmp"], ["checkpoints/"]])
+def test_killed_while_it_was_made(make_set, tmp_path: Path, left: list[str]) -> None:
+    """What `begin` may leave behind when it is killed, or the disk is full, is no other file."""
+    run = tmp_path / "run"
+    run.mkdir()
+    for name in left:
+        if name.endswith("/"):
+            (run / name).mkdir()
+        else:
+            (run / name).write_text("hal")
+    assert len(Trainer(CONFIG, make_set(), run).train()) == 2
+
+
+def test_a_full_disk_while_it_is_made(make_set, tmp_path: Path, monkeypatch) -> None:
+    pairs, run = make_set(), tmp_path / "run"
+
+    def full(*arguments: object, **settings: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space"):
+            Trainer(CONFIG, pairs, run)
+    assert len(Trainer(CONFIG, pairs, run).train()) == 2
+
+
+def test_killed_before_the_first_checkpoint(make_set, tmp_path: Path) -> None:
+    """config.yaml and a line of metrics, but no checkpoint: from the start, and one line."""
+    pairs, run = make_set(), tmp_path / "run"
+    mine = Trainer(CONFIG, pairs, run)
+    mine.run.add_metrics({"epoch": 1})
+    again = Trainer(CONFIG, pairs, run)
+    assert not again.resumed
+    assert len(again.train()) == 2
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_leftovers_of_a_killed_save_do_not_matter(trained: tuple) -> None:
+    pairs, run = trained
+    for place in (run, run / "checkpoints"):
+        (place / ".last.safetensors.4711.tmp").write_bytes(b"half")
+    assert Trainer(CONFIG, pairs, run).position.epoch == 2
+
+
+@pytest.mark.parametrize("text", ["", "- a list", "just text", "{", "\x00", "a: [1"])
+def test_a_config_that_is_none(trained: tuple, text: str) -> None:
+    _, run = trained
+    (run / "config.yaml").write_text(text)
+    assert_refused(trained, RunConflict, "config.yaml")
+
+
+def test_a_config_that_is_no_text(trained: tuple) -> None:
+    (trained[1] / "config.yaml").write_bytes(b"\xff\xfe\xfa")
+    assert_refused(trained, RunConflict, "config.yaml", "expected YAML")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"epoch": 1}\n{"epoch": 2, "lo', '{"epoch": 1}\n', "", "[]\n[]\n", "\x00\n\x00\n"]
+)
+def test_metrics_that_are_damaged(trained: tuple, text: str) -> None:
+    path = trained[1] / "metrics.jsonl"
+    path.write_text(text)
+    assert_refused(trained, RunConflict, str(path), "2 ")
+    assert path.read_text() == text
+
+
+def test_metrics_that_are_gone(trained: tuple) -> None:
+    (trained[1] / "metrics.jsonl").unlink()
+    assert_refused(trained, RunConflict, "metrics.jsonl")
+
+
+def test_metrics_with_a_half_line_too_many(trained: tuple) -> None:
+    pairs, run = trained
+    path = run / "metrics.jsonl"
+    good = path.read_text()
+    path.write_text(good + '{"epoch": 3, "trai')
+    Trainer(CONFIG, pairs, run)
+    assert path.read_text() == good
+
+
+@pytest.mark.parametrize("length", [0, 7, 100, -1])
+def test_a_truncated_checkpoint(trained: tuple, length: int) -> None:
+    path = trained[1] / "checkpoints" / "last.safetensors"
+    path.write_bytes(path.read_bytes()[:length])
+    assert_refused(trained, ModelFileError, str(path))
+
+
+def test_a_model_file_as_checkpoint(trained: tuple) -> None:
+    last = trained[1] / "checkpoints" / "last.safetensors"
+    last.write_bytes((trained[1] / "model.safetensors").read_bytes())
+    assert_refused(trained, ModelFileError, str(last), "position")
+
+
+@pytest.mark.parametrize("width", [2, 3])
+def test_a_checkpoint_of_another_network_or_optimizer(trained: tuple, width: int) -> None:
+    _, run = trained
+    network = models.create("seed", width=width, generator=torch.Generator())
+    optimizer = SGD(network.param(), 1.0, momentum=0.9)
+    for value, _ in network.param():
+        value.zero_()
+    optimizer.step()
+    directory = RunDirectory(run)
+    position = {"position": Position(epoch=1).as_dict()}
+    directory.save(directory.last_path, network, optimizer, position)
+    assert_refused(trained, ModelFileError, str(directory.last_path))
+
+
+def test_a_checkpoint_restores_all_of_it(trained: tuple, tmp_path: Path) -> None:
+    network = models.create("seed", width=2, generator=torch.Generator().manual_seed(1))
+    optimizer = SGD(network.param(), 1.0, momentum=0.9)
+    for _, grad in network.param():
+        grad.fill_(0.5)
+    optimizer.step()
+    directory = RunDirectory(tmp_path / "other")
+    assert directory.begin({"lr": 1.0}, may_change=frozenset()) is False
+    position = Position(0, 3, 0.1 + 0.2, 60, 1 / 3, 7, 1.5, 0.25)
+    directory.save(directory.last_path, network, optimizer, {"position": position.as_dict()})
+    assert directory.begin({"lr": 1.0}, may_change=frozenset()) is True
+
+    other = models.create("seed", width=2, generator=torch.Generator().manual_seed(2))
+    restored = SGD(other.param(), 1.0, momentum=0.9)
+    assert directory.restore(other, restored) == position
+    for mine, found in ((network, other), (optimizer, restored)):
+        expected, state = mine.state_dict(), found.state_dict()
+        assert expected.keys() == state.keys()
+        assert all(torch.equal(expected[name], state[name]) for name in expected)
+    tensors = read_tensors(directory.last_path)[0]
+    assert {name for name in tensors if name.startswith("optimizer.")} == {
+        "optimizer.steps",
+        *(f"optimizer.momentum.{index}" for index in range(8)),
+    }
+
+
+def test_settings_that_differ_are_named(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    directory.begin({"lr": 1.0, "epochs": 3, "old": 1}, may_change=frozenset())
+    config = (tmp_path / "run" / "config.yaml").read_bytes()
+    for settings, message in (
+        ({"lr": 2.0, "epochs": 3, "old": 1}, "lr 1.0, asked for 2.0"),
+        ({"lr": 1.0, "epochs": 4, "old": 1}, "epochs 3, asked for 4"),
+        ({"lr": 1.0, "epochs": 3}, "old 1, asked for None"),
+        ({"lr": 1.0, "epochs": 3, "old": 1, "new": 5}, "new None, asked for 5"),
+    ):
+        with pytest.raises(RunConflict, match=re.escape(message)):
+            directory.begin(settings, may_change=frozenset())
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == config
+    directory.begin({"lr": 1.0, "epochs": 9, "old": 1}, may_change=frozenset({"epochs"}))
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["epochs"] == 9
