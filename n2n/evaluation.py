@@ -1,6 +1,7 @@
 """Scores of a network on pairs: against the clean images where they are known, else estimated."""
 
 from dataclasses import asdict, dataclass
+from math import isfinite
 
 import numpy as np
 import torch
@@ -23,8 +24,8 @@ class Scores:
 
     mse, psnr, ssim: mean over the images, against `clean`; psnr_pooled, from the mean of all
     squared errors. input_psnr: of the noisy input. loss: mean squared error against the target.
-    estimated_psnr: clean PSNR, pooled, from the noisy pairs alone; sigma: noise of one view, on
-    the scale [0, 1].
+    estimated_psnr: clean PSNR, pooled, from the noisy pairs alone, and estimated_mse, which is by
+    chance zero or below where the error is small; sigma: noise of one view, on the scale [0, 1].
     """
 
     images: int
@@ -35,18 +36,27 @@ class Scores:
     ssim: float | None = None
     input_psnr: float | None = None
     estimated_psnr: float | None = None
+    estimated_mse: float | None = None
     sigma: float | None = None
 
     @property
     def selection(self) -> float:
-        """What to choose a model by, higher is better: PSNR, true or estimated, else the loss."""
-        for score in (self.psnr, self.estimated_psnr):
-            if score is not None:
-                return score
+        """What to choose a model by, higher is better: the squared error, negated.
+
+        Against the clean images, else estimated, else against the target. It ranks models as the
+        pooled PSNR does, and is always there: a PSNR is not for images that come out exactly.
+        """
+        for error in (self.mse, self.estimated_mse):
+            if error is not None:
+                return -error
         return -self.loss
 
     def as_dict(self) -> dict[str, float | int | None]:
-        return asdict(self)
+        """For JSON, which can say neither inf (the PSNR of equal images) nor nan: None."""
+        return {
+            name: value if value is not None and isfinite(value) else None
+            for name, value in asdict(self).items()
+        }
 
 
 def evaluate(network: Network, split: Split, *, device: torch.device | str = "cpu") -> Scores:
@@ -119,11 +129,7 @@ class _Tally:
             loss=self.loss.mse,
             psnr_pooled=self.pooled.psnr if self.pooled is not None else None,
             estimated_psnr=estimate.psnr if estimate is not None else None,
+            estimated_mse=estimate.mse if estimate is not None else None,
             sigma=estimate.sigma if estimate is not None else None,
-            **{name: _finite(value) for name, value in means.items()},
+            **means,
         )
-
-
-def _finite(value: float) -> float | None:
-    """None for the infinite PSNR of equal images, which JSON cannot say."""
-    return value if abs(value) < float("inf") else None

@@ -84,8 +84,10 @@ class TrainConfig:
             value = getattr(self, name)
             if not math.isfinite(value) or value < 0:
                 raise InvalidValue(f"{name} must be a finite number, not negative, got {value}")
-        if self.seed < 0:
-            raise InvalidValue(f"seed must not be negative, got {self.seed}")
+        if not self.decay:
+            raise InvalidValue(f"decay must be above 0, got {self.decay}")
+        if not 0 <= self.seed < 1 << 64:
+            raise InvalidValue(f"seed must be from 0 to 2^64 - 1, got {self.seed}")
         if self.schedule == "cosine" and self.warmup >= self.epochs:
             raise InvalidValue(f"warmup must be below epochs ({self.epochs}), got {self.warmup}")
 
@@ -164,6 +166,11 @@ class Trainer:
             raise InvalidValue(
                 f"turns needs square images, the set has {height}x{width}; switch turns off"
             )
+        if config.swap and pairs.train.target != "noisy":
+            raise InvalidValue(
+                f"swap needs two noisy views, the set's target is {pairs.train.target}; "
+                "switch swap off"
+            )
         self.network = config.make_network(channels)
         self.network.skip_input_gradient()
         require_fit(self.network, pairs.train)
@@ -240,17 +247,22 @@ class Trainer:
         return to_float(inputs, self.config.device), to_float(targets, self.config.device)
 
     def _step(self, x: Tensor, y: Tensor) -> float:
-        epoch, batch = self.position.epoch, self.position.batch
-        self.optimizer.lr = self.schedule(epoch * self.steps_per_epoch + batch)
+        batch = self.position.batch
+        self.optimizer.lr = self._lr(batch)
         try:
             return train_step(self.network, self.loss, self.optimizer, x, y)
         except Diverged as error:
             raise self._diverged(str(error), batch + 1) from error
 
+    def _lr(self, batch: int) -> float:
+        """The learning rate of a batch of this epoch."""
+        return self.schedule(self.position.epoch * self.steps_per_epoch + batch)
+
     def _diverged(self, what: str, batch: int) -> Diverged:
+        kept = f"the last good checkpoint stays in {self.run.path}; "
         return Diverged(
             f"{what} in epoch {self.position.epoch + 1}, batch {batch}, at lr "
-            f"{self.optimizer.lr:g}; the last good checkpoint stays in {self.run.path}; try a "
+            f"{self._lr(batch - 1):g}; {kept if self.run.last_path.exists() else ''}try a "
             "lower --lr, or --optimizer adamw --lr 0.001 --schedule cosine, in a new --run"
         )
 
@@ -268,9 +280,11 @@ class Trainer:
         scores: Scores | None = None
         if self.pairs.val is not None:
             scores = evaluate(self.network, self.pairs.val, device=self.config.device)
+            if not math.isfinite(scores.loss):
+                raise self._diverged(f"the validation loss is {scores.loss}", done.batch)
         line: dict[str, Any] = {
             "epoch": done.epoch + 1,
-            "lr": self.optimizer.lr,
+            "lr": self._lr(self.steps_per_epoch - 1),
             "train_loss": done.loss_sum / done.images,
             "seconds": round(done.seconds, 3),
             "compute_seconds": round(done.compute_seconds, 3),

@@ -1,0 +1,697 @@
+"""The training loop: against torch, repeated, stopped and resumed, diverging, refused."""
+
+import dataclasses
+import json
+import math
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+
+from n2n import models, trainer
+from n2n.checkpoint import load_model, read_tensors
+from n2n.data import PairSet
+from n2n.errors import Diverged, Interrupted, InvalidValue, RunConflict, ShapeError
+from n2n.evaluation import to_float
+from n2n.nn import SGD, AdamW, MSELoss
+from n2n.trainer import TrainConfig, Trainer, train_step
+
+TIMINGS = {"seconds", "compute_seconds", "validation_seconds", "images_per_second"}
+TINY: dict[str, Any] = {"model_config": {"width": 4}, "epochs": 3, "batch_size": 20}
+SGD_MOMENTUM: dict[str, Any] = {**TINY, "lr": 1.0, "momentum": 0.9, "weight_decay": 1e-4}
+ADAMW: dict[str, Any] = {
+    **TINY,
+    "optimizer": "adamw",
+    "lr": 0.01,
+    "schedule": "cosine",
+    "warmup": 0.5,
+    "flips": True,
+    "turns": True,
+    "swap": True,
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def pairs(tmp_path_factory, write) -> PairSet:
+    """90 pairs of 8x8: with batches of 20 an epoch has five steps, the last of 10 images."""
+    return write(tmp_path_factory.mktemp("sets") / "set")
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory, write) -> PairSet:
+    """2100 pairs: three row groups, so that it can stream."""
+    return write(tmp_path_factory.mktemp("sets") / "large", rows=2100, val=5)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    return tmp_path / "run"
+
+
+def twin_of(network: models.Network, width: int, channels: int = 3) -> torch.nn.Module:
+    nn = torch.nn
+    twin = nn.Sequential(
+        nn.Conv2d(channels, width, 3, 2, 1),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, 2, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, width, 3, 2, 1, 1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(width, channels, 3, 2, 1, 1),
+        nn.Sigmoid(),
+    )
+    twin.load_state_dict(network.state_dict())
+    return twin
+
+
+def twin_step(twin: torch.nn.Module, optimizer: torch.optim.Optimizer, x, y) -> float:
+    loss = torch.nn.functional.mse_loss(twin(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
+
+
+def assert_same_weights(network: models.Network, twin: torch.nn.Module) -> None:
+    for name, value in twin.state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], value, rtol=1e-4, atol=1e-6)
+
+
+def timeless(line: dict[str, Any]) -> dict[str, Any]:
+    assert line.keys() >= TIMINGS
+    return {name: value for name, value in line.items() if name not in TIMINGS}
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors_of(path: Path) -> dict[str, bytes]:
+    return {name: value.numpy().tobytes() for name, value in load_file(path).items()}
+
+
+def result_of(run: Path) -> dict[str, Any]:
+    """All of a run that must not depend on where it was stopped."""
+    metadata = read_tensors(run / "checkpoints" / "last.safetensors")[1]
+    position = metadata["position"]
+    return {
+        "model": tensors_of(run / "model.safetensors"),
+        "last": tensors_of(run / "checkpoints" / "last.safetensors"),
+        "best": tensors_of(run / "checkpoints" / "best.safetensors"),
+        "position": {k: v for k, v in position.items() if not k.endswith("seconds")},
+        "metrics": [timeless(line) for line in read_metrics(run)],
+        "files": sorted(str(path.relative_to(run)) for path in run.rglob("*")),
+    }
+
+
+# ---- one step and one run, against torch ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_steps_equal_torch(momentum: float) -> None:
+    generator = torch.Generator().manual_seed(3)
+    network = models.create("seed", width=6, generator=generator)
+    twin = twin_of(network, 6)
+    mine = SGD(network.param(), lr=2.0, momentum=momentum)
+    other = torch.optim.SGD(twin.parameters(), lr=2.0, momentum=momentum)
+    for _ in range(8):
+        x, y = (torch.rand(5, 3, 8, 12, generator=generator) for _ in range(2))
+        found = train_step(network, MSELoss(), mine, x, y)
+        assert found == pytest.approx(twin_step(twin, other, x, y), rel=1e-5)
+        assert_same_weights(network, twin)
+
+
+def test_a_run_equals_a_loop_in_torch(pairs: PairSet, run: Path) -> None:
+    config = TrainConfig(**{**SGD_MOMENTUM, "epochs": 2, "seed": 5})
+    mine = Trainer(config, pairs, run)
+    twin = twin_of(mine.network, 4)
+    optimizer = torch.optim.SGD(twin.parameters(), lr=1.0, momentum=0.9, weight_decay=1e-4)
+    losses = []
+    for epoch in range(2):
+        batches = pairs.train.batches(batch_size=20, seed=5, epoch=epoch)
+        steps = [
+            (len(x), twin_step(twin, optimizer, torch.tensor(x) / 255, torch.tensor(y) / 255))
+            for x, y in batches
+        ]
+        assert [count for count, _ in steps] == [20, 20, 20, 20, 10]
+        losses.append(sum(count * loss for count, loss in steps) / 90)
+    metrics = mine.train()
+    assert_same_weights(mine.network, twin)
+    assert [line["train_loss"] for line in metrics] == pytest.approx(losses, rel=1e-5)
+    val = pairs.val.read(("input", "clean"))
+    with torch.no_grad():
+        denoised = twin(torch.tensor(val["input"]) / 255)
+    error = (denoised - torch.tensor(val["clean"]) / 255).square().mean((1, 2, 3)).double()
+    assert metrics[-1]["val"]["mse"] == pytest.approx(float(error.mean()), rel=1e-4)
+    assert metrics[-1]["val"]["psnr"] == pytest.approx(float(-10 * error.log10().mean()), abs=1e-3)
+
+
+def test_overfits_one_batch() -> None:
+    generator = torch.Generator().manual_seed(0)
+    network = models.create("unet", width=8, depth=1, generator=generator)
+    optimizer = AdamW(network.param(), lr=0.01, weight_decay=0.0)
+    x, y = (torch.rand(4, 3, 8, 8, generator=generator) for _ in range(2))
+    losses = [train_step(network, MSELoss(), optimizer, x, y) for _ in range(400)]
+    assert losses[0] > 0.1
+    assert losses[-1] < 0.001
+
+
+def test_the_last_batch_counts_by_its_images(pairs: PairSet, run: Path, monkeypatch) -> None:
+    """Batches of 40, 40 and 10 with losses 1, 2 and 6: the mean over images is 180 / 90."""
+    losses = iter([1.0, 2.0, 6.0])
+    monkeypatch.setattr(trainer, "train_step", lambda *arguments: next(losses))
+    sizes: list[int] = []
+    config = TrainConfig(model_config={"width": 2}, epochs=1, batch_size=40)
+    (line,) = Trainer(config, pairs, run, on_batch=sizes.append).train()
+    assert sizes == [40, 40, 10]
+    assert line["train_loss"] == pytest.approx(2.0, rel=1e-12)
+
+
+@pytest.mark.parametrize("schedule", ["constant", "step", "cosine"])
+def test_the_schedule_is_applied_at_every_step(
+    pairs: PairSet, run: Path, monkeypatch, schedule: str
+) -> None:
+    rates: list[float] = []
+    step = trainer.train_step
+
+    def spy(network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+        rates.append(optimizer.lr)
+        return step(network, loss, optimizer, x, y)
+
+    monkeypatch.setattr(trainer, "train_step", spy)
+    config = TrainConfig(
+        **{**TINY, "lr": 0.5, "schedule": schedule},
+        warmup=0.4 if schedule == "cosine" else 0.0,
+        decay_epochs=2,
+        decay=0.25,
+    )
+    metrics = Trainer(config, pairs, run).train()
+    if schedule == "constant":
+        expected = [0.5] * 15
+    elif schedule == "step":
+        expected = [0.5] * 10 + [0.125] * 5
+    else:  # two steps of warm-up, then half a cosine over the thirteen that are left
+        expected = [0.25, 0.5] + [0.25 * (1 + math.cos(math.pi * k / 12)) for k in range(13)]
+    assert rates == pytest.approx(expected)
+    assert [line["lr"] for line in metrics] == pytest.approx(expected[4::5])
+
+
+def test_l1_and_another_loss_differ(pairs: PairSet, tmp_path: Path) -> None:
+    """The first batch's loss is the mean absolute error of the untrained network."""
+    config = TrainConfig(**{**TINY, "epochs": 1, "batch_size": 90, "loss": "l1"})
+    mine = Trainer(config, pairs, tmp_path / "l1")
+    twin = twin_of(mine.network, 4)
+    x, y = (torch.tensor(column) / 255 for column in pairs.train.read().values())
+    with torch.no_grad():
+        expected = (twin(x) - y).abs().mean().item()
+    assert mine.train()[0]["train_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# ---- repeatable ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW], ids=["sgd", "adamw"])
+def test_the_same_seed_gives_the_same_bytes(
+    pairs: PairSet, tmp_path: Path, recipe: dict[str, Any]
+) -> None:
+    for name, seed in (("one", 1), ("two", 1), ("other", 2)):
+        Trainer(TrainConfig(**recipe, seed=seed), pairs, tmp_path / name).train()
+    one, two, other = (result_of(tmp_path / name) for name in ("one", "two", "other"))
+    assert one == two
+    assert one["model"].keys() == other["model"].keys()
+    assert all(other["model"][name] != value for name, value in one["model"].items())
+
+
+def test_each_epoch_has_another_order_and_other_augmentation(pairs: PairSet, run: Path) -> None:
+    config = TrainConfig(**{**ADAMW, "batch_size": 90, "epochs": 2})
+    mine = Trainer(config, pairs, run)
+    inputs, targets = pairs.train.read().values()
+    seen = []
+    for epoch in range(2):
+        mine.position = dataclasses.replace(mine.position, epoch=epoch)
+        seen.append(mine._prepare(inputs, targets)[0])
+    assert not torch.equal(*seen)
+    assert torch.equal(seen[1], mine._prepare(inputs, targets)[0])
+    assert not torch.equal(seen[1], to_float(inputs))
+
+
+# ---- stopped and resumed -------------------------------------------------------------------------
+
+
+class Stopper:
+    """on_batch of all parts of a run: stops the trainer after each of these many batches."""
+
+    def __init__(self, stops: list[int]) -> None:
+        self.stops = stops
+        self.done = 0
+
+    def __call__(self, images: int) -> None:
+        self.done += 1
+        self.trainer.stop = self.done in self.stops
+
+
+def train_in_parts(config: TrainConfig, pairs: PairSet, run: Path, stops: list[int]) -> None:
+    """Train to the end, stopping after each of these many batches (counted over the run)."""
+    stopper = Stopper(stops)
+    for stop in stops:
+        stopper.trainer = Trainer(config, pairs, run, on_batch=stopper)
+        with pytest.raises(Interrupted, match=rf"batch .* of epoch .*{run.name}.*again"):
+            stopper.trainer.train()
+        assert stopper.done == stop
+    stopper.trainer = Trainer(config, pairs, run, on_batch=stopper)
+    stopper.trainer.train()
+
+
+@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize(
+    "stops",
+    [[1], [7], [5], [10], [15], [14, 15], [1, 2, 5, 6, 12]],
+    ids=lambda stops: "stop " + " ".join(map(str, stops)),
+)
+def test_resumed_equals_uninterrupted(
+    pairs: PairSet, tmp_path: Path, recipe: dict[str, Any], stops: list[int]
+) -> None:
+    config = TrainConfig(**recipe)
+    Trainer(config, pairs, tmp_path / "whole").train()
+    train_in_parts(config, pairs, tmp_path / "parts", stops)
+    assert result_of(tmp_path / "parts") == result_of(tmp_path / "whole")
+
+
+@settings(
+    max_examples=8,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(stops=st.lists(st.integers(1, 10), unique=True, min_size=1, max_size=3).map(sorted))
+def test_resumed_equals_uninterrupted_when_the_set_streams(
+    large: PairSet, tmp_path: Path, stops: list[int]
+) -> None:
+    """Memory for one of three row groups; five steps an epoch."""
+    config = TrainConfig(
+        **{**SGD_MOMENTUM, "epochs": 2, "batch_size": 450, "memory_limit": 1000 * 2 * 192},
+        swap=True,
+    )
+    assert large.train.nbytes > config.memory_limit
+    whole = tmp_path / "whole"
+    if not whole.exists():
+        Trainer(config, large, whole).train()
+    shutil.rmtree(tmp_path / "parts", ignore_errors=True)
+    train_in_parts(config, large, tmp_path / "parts", stops)
+    assert result_of(tmp_path / "parts") == result_of(whole)
+
+
+def test_streaming_takes_another_order(large: PairSet, tmp_path: Path) -> None:
+    """Else the test above would not test it."""
+    settings = {**SGD_MOMENTUM, "epochs": 1, "batch_size": 450}
+    for name, limit in (("kept", 1 << 30), ("streamed", 1000 * 2 * 192)):
+        Trainer(TrainConfig(**settings, memory_limit=limit), large, tmp_path / name).train()
+    kept, streamed = (result_of(tmp_path / name)["model"] for name in ("kept", "streamed"))
+    assert kept != streamed
+
+
+def test_a_checkpoint_after_every_batch(pairs: PairSet, run: Path) -> None:
+    """checkpoint_seconds=0: what lies on the disk at any batch resumes to the same end."""
+    config = TrainConfig(**ADAMW, checkpoint_seconds=0)
+    copies: list[Path] = []
+
+    def copy(images: int) -> None:
+        copies.append(run.with_name(f"copy{len(copies)}"))
+        shutil.copytree(run, copies[-1])
+
+    Trainer(config, pairs, run, on_batch=copy).train()
+    expected = result_of(run)
+    assert len(copies) == 15
+    for number in (0, 1, 4, 5, 6, 11, 14):
+        again = Trainer(config, pairs, copies[number])
+        # Batch n+1 had just been done, but not saved: its checkpoint comes after on_batch.
+        epoch, batch = divmod(number, 5)
+        assert (again.position.epoch, again.position.batch) == (epoch, batch)
+        assert again.resumed == (number > 0)
+        again.train()
+        assert result_of(copies[number]) == expected
+
+
+def test_killed_between_metrics_and_checkpoint(pairs: PairSet, tmp_path: Path, monkeypatch) -> None:
+    """The epoch's line is written, its checkpoint is not: the epoch's end is done again."""
+    config = TrainConfig(**SGD_MOMENTUM)
+    Trainer(config, pairs, tmp_path / "whole").train()
+
+    class Killed(BaseException):
+        pass
+
+    for epoch in (1, 2, 3):
+        run = tmp_path / f"killed{epoch}"
+        mine = Trainer(config, pairs, run)
+        save = mine._checkpoint
+
+        def checkpoint(mine: Trainer = mine, save: Any = save, epoch: int = epoch) -> None:
+            if mine.position.epoch == epoch:
+                raise Killed
+            save()
+
+        monkeypatch.setattr(mine, "_checkpoint", checkpoint)
+        with pytest.raises(Killed):
+            mine.train()
+        assert len(read_metrics(run)) == epoch
+        again = Trainer(config, pairs, run)
+        assert again.position.epoch == epoch - 1
+        again.train()
+        assert result_of(run) == result_of(tmp_path / "whole")
+
+
+def test_more_epochs_go_on_where_fewer_ended(pairs: PairSet, tmp_path: Path) -> None:
+    for epochs in (1, 3):
+        Trainer(TrainConfig(**{**SGD_MOMENTUM, "epochs": epochs}), pairs, tmp_path / "two").train()
+    Trainer(TrainConfig(**SGD_MOMENTUM), pairs, tmp_path / "one").train()
+    assert result_of(tmp_path / "two") == result_of(tmp_path / "one")
+
+
+def test_a_complete_run_is_left_alone(pairs: PairSet, run: Path) -> None:
+    metrics = Trainer(TrainConfig(**TINY), pairs, run).train()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    again = Trainer(TrainConfig(**TINY), pairs, run, on_batch=pytest.fail)
+    assert again.train() == metrics
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+# ---- best and last -------------------------------------------------------------------------------
+
+
+def test_best_is_the_epoch_of_the_best_score(pairs: PairSet, run: Path, monkeypatch) -> None:
+    real = trainer.evaluate
+    errors = iter([0.04, 0.01, 0.02])
+
+    def graded(*arguments: Any, **settings: Any) -> Any:
+        error = next(errors)
+        psnr = -10 * math.log10(error)
+        scores = real(*arguments, **settings)
+        return dataclasses.replace(scores, mse=error, psnr=psnr, psnr_pooled=psnr)
+
+    monkeypatch.setattr(trainer, "evaluate", graded)
+    weights = []
+    mine = Trainer(
+        TrainConfig(**TINY),
+        pairs,
+        run,
+        on_epoch=lambda line: weights.append(mine.network.state_dict()),
+    )
+    mine.train()
+    assert mine.position.best_epoch == 2
+    for path in (run / "model.safetensors", run / "checkpoints" / "best.safetensors"):
+        network, metadata = load_model(path)
+        assert all(torch.equal(v, weights[1][k]) for k, v in network.state_dict().items())
+        assert metadata["training"]["epochs_done"] == 2
+        assert metadata["scores"]["psnr"] == pytest.approx(20)
+    network, metadata = load_model(run / "checkpoints" / "last.safetensors")
+    assert all(torch.equal(v, weights[2][k]) for k, v in network.state_dict().items())
+    assert metadata["training"]["epochs_done"] == 3
+
+
+@pytest.mark.parametrize(
+    "settings", [{"val": 0}, {"clean": False}, {"clean": False, "target": "clean"}]
+)
+def test_a_model_is_chosen_without_clean_images(
+    make_set, run: Path, settings: dict[str, Any]
+) -> None:
+    pairs = make_set(**settings)
+    mine = Trainer(TrainConfig(**TINY), pairs, run)
+    metrics = mine.train()
+    if "val" in settings:
+        scores = [-line["train_loss"] for line in metrics]
+        assert all("val" not in line for line in metrics)
+    elif "target" in settings:
+        assert metrics[0]["val"]["estimated_psnr"] is None
+        scores = [-line["val"]["loss"] for line in metrics]
+    else:
+        assert metrics[0]["val"]["psnr"] is None
+        scores = [line["val"]["estimated_psnr"] for line in metrics]
+    assert mine.position.best_epoch == 1 + int(np.argmax(scores))
+    assert load_model(run / "model.safetensors")[0].channels == 3
+
+
+def test_a_perfect_image_does_not_spoil_the_choice(make_set, run: Path, monkeypatch) -> None:
+    """One image that comes out exactly has an infinite PSNR; the others still tell."""
+    pairs = make_set()
+    real = trainer.evaluate
+    errors = iter([(math.inf, 0.01), (math.inf, 0.04), (13.9, 0.02)])
+
+    def graded(*arguments: Any, **settings: Any) -> Any:
+        psnr, error = next(errors)
+        scores = real(*arguments, **settings)
+        pooled = -10 * math.log10(error)
+        return dataclasses.replace(scores, mse=error, psnr=psnr, psnr_pooled=pooled)
+
+    monkeypatch.setattr(trainer, "evaluate", graded)
+    mine = Trainer(TrainConfig(**TINY), pairs, run)
+    mine.train()
+    assert mine.position.best_epoch == 1
+
+
+def test_metadata_of_the_model(make_set, run: Path) -> None:
+    pairs = make_set(sigma=12.0)
+    config = TrainConfig(**TINY)
+    mine = Trainer(config, pairs, run)
+    metrics = mine.train()
+    best = metrics[mine.position.best_epoch - 1]
+    _, metadata = load_model(run / "model.safetensors")
+    assert metadata["architecture"] == {"name": "seed", "config": {"channels": 3, "width": 4}}
+    assert metadata["normalisation"] == {"range": [0.0, 1.0]}
+    assert metadata["noise"] == "gaussian:12.0"
+    assert metadata["digest"] == pairs.digest
+    assert metadata["scores"] == best["val"]
+    training = metadata["training"]
+    assert training["images"] == 90
+    assert {name: training[name] for name in dataclasses.asdict(config)} == (
+        dataclasses.asdict(config)
+    )
+    assert metadata["versions"]["torch"] == torch.__version__
+    assert set(metadata["versions"]) == {"n2n", "torch", "python"}
+
+
+# ---- diverging -----------------------------------------------------------------------------------
+
+
+def all_finite(path: Path) -> bool:
+    return all(bool(value.isfinite().all()) for value in load_file(path).values())
+
+
+def test_a_step_with_a_loss_that_is_not_finite_changes_nothing() -> None:
+    network = models.create("seed", width=2, generator=torch.Generator().manual_seed(0))
+    optimizer = SGD(network.param(), lr=1.0, momentum=0.9)
+    before = network.state_dict()
+    x = torch.zeros(1, 3, 4, 4)
+    for y in (torch.full_like(x, torch.nan), torch.full_like(x, torch.inf)):
+        with pytest.raises(Diverged, match=r"^the loss is (nan|inf)$"):
+            train_step(network, MSELoss(), optimizer, x, y)
+        assert optimizer.steps == 0
+        assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["seed", "unet"])
+@pytest.mark.parametrize("lr", [1e30, 1e38])
+def test_diverged_keeps_the_last_good_checkpoint(
+    pairs: PairSet, run: Path, name: str, lr: float
+) -> None:
+    """An epoch at lr 0.1 is saved; then the rate explodes in the second batch of the next."""
+    config = TrainConfig(**{**TINY, "epochs": 4, "model": name, "lr": 0.1, "checkpoint_seconds": 0})
+    mine = Trainer(config, pairs, run)
+    mine.schedule = lambda step: 0.1 if step < 6 else lr
+    with pytest.raises(Diverged) as caught:
+        mine.train()
+    assert caught.value.exit_code == 3
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"in epoch 2, batch {mine.position.batch + ('the loss' in message)}, " in message
+    assert str(run) in message
+    assert "--lr" in message
+    for path in run.rglob("*.safetensors"):
+        assert all_finite(path), path
+    position = read_tensors(run / "checkpoints" / "last.safetensors")[1]["position"]
+    assert position["epoch"] == 1
+    assert position["batch"] >= 1
+    assert len(read_metrics(run)) == 1
+    again = Trainer(config, pairs, run)
+    assert again.position.epoch == 1
+
+
+def test_a_parameter_that_is_not_finite_is_never_saved(
+    pairs: PairSet, run: Path, monkeypatch
+) -> None:
+    """A last step that breaks a weight shows in no loss; stopping and ending an epoch notice."""
+    step = trainer.train_step
+    config = TrainConfig(**TINY)
+    for name, at in (("mid", 7), ("end", 10)):
+        mine = Trainer(config, pairs, run.with_name(name))
+        done = 0
+
+        def poisoned(network: Any, *rest: Any, at: int = at, mine: Trainer = mine) -> float:
+            nonlocal done
+            done += 1
+            value = step(network, *rest)
+            if done == at:
+                network.param()[2][0].view(-1)[0] = torch.inf
+                mine.stop = at == 7
+            return value
+
+        monkeypatch.setattr(trainer, "train_step", poisoned)
+        with pytest.raises(Diverged, match=f"in epoch 2, batch {at - 5}, "):
+            mine.train()
+        saved = list(mine.run.path.rglob("*.safetensors"))
+        assert len(saved) == 3
+        assert all(map(all_finite, saved))
+
+
+def test_scores_that_are_not_finite_are_never_saved(pairs: PairSet, run: Path, monkeypatch) -> None:
+    """Finite weights may still be so large that every output overflows."""
+    step = trainer.train_step
+    done = 0
+
+    def poisoned(network: Any, *rest: Any) -> float:
+        nonlocal done
+        done += 1
+        value = step(network, *rest)
+        if done == 10:
+            for weights, _ in network.param():
+                weights.mul_(0).add_(3e38).view(-1)[::2] = -3e38
+        return value
+
+    monkeypatch.setattr(trainer, "train_step", poisoned)
+    mine = Trainer(TrainConfig(**TINY, model="unet", lr=0.01), pairs, run)
+    with pytest.raises(Diverged, match="in epoch 2, batch 5, "):
+        mine.train()
+    assert len(read_metrics(run)) == 1
+    position = read_tensors(run / "checkpoints" / "last.safetensors")[1]["position"]
+    assert position["epoch"] == 1
+
+
+def test_diverged_before_any_checkpoint_promises_none(pairs: PairSet, run: Path) -> None:
+    mine = Trainer(TrainConfig(**{**TINY, "lr": 1e38, "model": "unet"}), pairs, run)
+    with pytest.raises(Diverged, match="in epoch 1, batch ") as caught:
+        mine.train()
+    assert not list(run.rglob("*.safetensors"))
+    assert "last good checkpoint stays" not in str(caught.value)
+
+
+# ---- refused -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"threads": 0}, "threads must be at least 1, got 0"),
+        ({"decay_epochs": 0}, "decay_epochs must be at least 1, got 0"),
+        ({"memory_limit": 0}, "memory_limit must be at least 1, got 0"),
+        ({"lr": math.nan}, "lr must be a finite number, not negative, got nan"),
+        ({"lr": math.inf}, "lr must be .* got inf"),
+        ({"lr": -1.0}, "lr must be .* got -1"),
+        ({"momentum": -0.1}, "momentum must be .* got -0.1"),
+        ({"weight_decay": math.nan}, "weight_decay must be .* got nan"),
+        ({"decay": 0.0}, "decay must be above 0, got 0"),
+        ({"checkpoint_seconds": -1.0}, "checkpoint_seconds must be .* got -1"),
+        ({"seed": -1}, r"seed must be from 0 to 2\^64 - 1, got -1"),
+        ({"seed": 1 << 64}, "seed must be .* got 18446744073709551616"),
+        ({"model": "resnet"}, "model must be one of seed, unet, got 'resnet'"),
+        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, got 'lion'"),
+        ({"schedule": "x"}, "schedule must be one of constant, step, cosine, got 'x'"),
+        ({"loss": "x"}, "loss must be one of mse, l1, got 'x'"),
+        ({"schedule": "cosine", "warmup": 50.0}, r"warmup must be below epochs \(50\), got 50"),
+    ],
+)
+def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidValue, match=f"^{message}") as caught:
+        TrainConfig(**settings)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_defaults_are_the_published_recipe() -> None:
+    config = TrainConfig()
+    assert (config.model, config.model_config) == ("seed", {})
+    assert (config.epochs, config.batch_size, config.lr) == (50, 100, 5.0)
+    assert (config.optimizer, config.momentum, config.weight_decay) == ("sgd", 0.0, 0.0)
+    assert (config.schedule, config.loss) == ("constant", "mse")
+    assert [config.flips, config.turns, config.swap] == [False] * 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "error", "message"),
+    [
+        ((3, 8, 6), {}, ShapeError, "multiples of 4, the set has images of shape"),
+        ((3, 8, 12), {"turns": True}, InvalidValue, "square images, the set has 8x12"),
+        ((3, 8, 8), {"model_config": {"channels": 1}}, InvalidValue, "3 channels, got channels=1"),
+        ((3, 8, 8), {"model_config": {"depth": 1}}, InvalidValue, "settings channels, width, got"),
+        ((3, 8, 8), {"model_config": {"width": 0}}, InvalidValue, "width must be at least 1"),
+    ],
+)
+def test_what_does_not_fit_creates_nothing(
+    make_set, run: Path, shape: tuple[int, int, int], settings: Any, error: Any, message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        Trainer(TrainConfig(**{**TINY, **settings}), make_set(shape=shape), run)
+    assert not run.exists()
+
+
+def test_swap_needs_two_noisy_views(make_set, run: Path) -> None:
+    """Swapped, a clean target would be the input of a network that learns to add noise."""
+    with pytest.raises(InvalidValue, match=r"swap needs .* switch swap off"):
+        Trainer(TrainConfig(**TINY, swap=True), make_set(target="clean"), run)
+    assert not run.exists()
+
+
+def test_grey_pairs_train_a_grey_network(make_set, run: Path) -> None:
+    mine = Trainer(TrainConfig(**{**TINY, "epochs": 1}), make_set(shape=(1, 8, 8)), run)
+    mine.train()
+    assert load_model(run / "model.safetensors")[0].channels == 1
+
+
+def test_another_set_or_configuration_is_refused(make_set, run: Path) -> None:
+    pairs, other = make_set(), make_set("other", seed=1)
+    Trainer(TrainConfig(**TINY), pairs, run).train()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(RunConflict, match=f"run with digest {pairs.digest}.* {other.digest}"):
+        Trainer(TrainConfig(**TINY), other, run)
+    for name, value in {
+        "lr": 1.0,
+        "seed": 1,
+        "batch_size": 30,
+        "momentum": 0.5,
+        "flips": True,
+        "loss": "l1",
+        "model_config": {"width": 8},
+        "memory_limit": 1 << 20,
+    }.items():
+        with pytest.raises(RunConflict, match=f"holds a run with {name} .*asked for"):
+            Trainer(TrainConfig(**{**TINY, name: value}), pairs, run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_what_may_change(make_set, tmp_path: Path) -> None:
+    pairs = make_set()
+    moved = make_set("moved")  # the same content in another place
+    assert moved.digest == pairs.digest
+    Trainer(TrainConfig(**TINY), pairs, tmp_path / "constant").train()
+    changed = {**TINY, "epochs": 4, "threads": 2, "checkpoint_seconds": 1.0}
+    mine = Trainer(TrainConfig(**changed), moved, tmp_path / "constant")
+    assert mine.position.epoch == 3
+    cosine = {**TINY, "schedule": "cosine"}
+    Trainer(TrainConfig(**cosine), pairs, tmp_path / "cosine").train()
+    with pytest.raises(RunConflict, match="holds a run with epochs 3, asked for 4"):
+        Trainer(TrainConfig(**{**cosine, "epochs": 4}), pairs, tmp_path / "cosine")
