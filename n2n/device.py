@@ -17,7 +17,7 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     kind, colon, index = name.partition(":")
-    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not index.isdigit())):
+    if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not index.isdecimal())):
         raise InvalidValue(f"device must be auto, cpu, cuda or cuda:INDEX, got {name!r}")
     if kind == "cpu":
         return torch.device("cpu")

@@ -9,7 +9,7 @@ from torch import Tensor
 from n2n import models
 from n2n.checkpoint import load_model, save_model
 from n2n.denoiser import denoise
-from n2n.errors import InvalidType, InvalidValue, ShapeError
+from n2n.errors import InvalidType, InvalidValue, ModelFileError, ShapeError
 from n2n.models import Network
 from n2n.nn import SGD, L1Loss, MSELoss, Optimizer
 from n2n.trainer import train_step, versions
@@ -100,9 +100,22 @@ class Model:
         return model
 
     def load_pretrained_model(self, path: str | Path | None = None) -> None:
-        """Take the weights of a model file of the same architecture, or of the one shipped."""
-        network, _ = load_model(PRETRAINED if path is None else path)
+        """Take the weights of a model file of the same architecture, or of the one shipped.
+
+        ModelFileError if it is none, or of another architecture.
+        """
+        path = PRETRAINED if path is None else path
+        network, _ = load_model(path)
+        if (network.name, network.config) != (self.model.name, self.model.config):
+            raise ModelFileError(
+                f"{path}: expected a model of the architecture {_describe(self.model)}, found "
+                f"{_describe(network)}; use Model.load for it"
+            )
         self.model.load_state_dict(network.state_dict())
+
+
+def _describe(network: Network) -> str:
+    return f"{network.name} {network.config}"
 
 
 def _to_unit(images: Tensor) -> Tensor:
