@@ -18,6 +18,8 @@ from n2n.errors import N2NError
 __all__ = ["Group", "Job", "job", "print_json"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+TORCH_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # on the CPU, on a GPU
 
 
 class OneLineErrors:
@@ -55,17 +57,11 @@ class Job(OneLineErrors, click.Command):
         debug = context.params.pop("debug", False)
         try:
             return super().invoke(context)
-        except N2NError as error:
-            code, line = error.exit_code, str(error)
-        except KeyboardInterrupt:
-            code, line = 3, "stopped; run the same command again"
-        except MemoryError:
-            code, line = 3, "out of memory; close other programs or do less at once"
-        except OSError as error:
+        except (N2NError, KeyboardInterrupt, MemoryError, OSError, RuntimeError) as error:
             code, line = _explain(error)
-        if debug:
-            traceback.print_exc()
-        click.echo(f"n2n: {line}", err=True)
+            if debug:
+                traceback.print_exc()
+        click.echo(f"n2n: {' '.join(line.split())}", err=True)
         return code
 
 
@@ -87,10 +83,25 @@ def _refuse(error: click.UsageError) -> int:
     return 2
 
 
-def _explain(error: OSError) -> tuple[int, str]:
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code and the message. A RuntimeError that nobody expected is raised again."""
+    if isinstance(error, N2NError):
+        return error.exit_code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 3, "stopped; run the same command again"
+    if isinstance(error, OSError):
+        return _explain_system(error)
+    if isinstance(error, MemoryError) or any(text in str(error) for text in TORCH_OUT_OF_MEMORY):
+        return 3, "out of memory; close other programs or do less at once"
+    raise error
+
+
+def _explain_system(error: OSError) -> tuple[int, str]:
     where = f": {error.filename}" if error.filename else ""
     if error.errno in FULL_DISK:
         return 3, f"the disk is full{where}; make space, then run the same command again"
     if isinstance(error, PermissionError):
         return 2, f"no permission{where}; choose another place or change its permissions"
+    if error.errno in NO_PLACE:
+        return 2, f"{error.strerror}{where}; choose another place"
     return 3, f"{error.strerror or error}{where}"

@@ -25,9 +25,13 @@ __all__ = ["main"]
 def parse_setting(text: str) -> tuple[str, int]:
     """NAME=INTEGER of `--set`."""
     name, equals, value = text.partition("=")
-    if not equals or not value.strip().isdigit():
+    try:
+        number = int(value)
+    except ValueError:
+        equals = ""
+    if not equals:
         raise click.BadParameter(f"expected NAME=INTEGER such as width=64, got {text!r}")
-    return name.strip(), int(value)
+    return name.strip(), number
 
 
 @job("train")
@@ -67,7 +71,7 @@ def main(
     """Train a denoiser on the pair set SET, in the directory --run.
 
     The same command again resumes a run that was stopped, and ends with the same weights. The
-    best model so far is RUN/model.safetensors, chosen by its PSNR on the validation pairs:
+    best model so far is RUN/model.safetensors, chosen by its pooled PSNR on the validation pairs:
     against their clean images, or estimated from the noisy pairs alone.
     """
     from n2n.data import PairSet
@@ -140,6 +144,13 @@ class Progress:
         self.bar: Any = None
         config, pairs = trainer.config, trainer.pairs
         done = trainer.position
+        if done.epoch >= config.epochs:
+            click.echo(
+                f"the run is complete: {done.epoch} of {config.epochs} epochs; more --epochs, "
+                "or another --run, train on",
+                err=True,
+            )
+            return
         count = sum(value.numel() for value, _ in trainer.network.param())
         click.echo(
             f"{'resuming' if trainer.resumed else 'training'} {config.model} ({count:,} "

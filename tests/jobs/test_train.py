@@ -1,0 +1,459 @@
+"""`n2n train`: exit codes and messages; stopped, killed and on a full disk, as a real process."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from safetensors.torch import load_file
+
+from jobs.train import epoch_line, main, parse_setting
+from n2n.checkpoint import load_model, read_tensors
+
+# Some hundred small steps: long enough to be met in the middle.
+OPTIONS = [
+    *("--set", "width=4", "--epochs", "3", "--batch-size", "6", "--threads", "1"),
+    *("--optimizer", "adamw", "--lr", "0.01", "--schedule", "cosine", "--flips", "--turns"),
+    "--swap",
+]
+STEPS = 50  # an epoch
+LAST = Path("run/checkpoints/last.safetensors")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch) -> Iterator[Path]:
+    """Work in an empty folder, and leave torch's threads as they were."""
+    threads = torch.get_num_threads()
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, [*arguments])
+
+
+def train(run_folder: str = "run", *options: str) -> Result:
+    return run("set", "--run", run_folder, *OPTIONS, *options)
+
+
+def start(*options: str, run_folder: str = "run") -> subprocess.Popen[str]:
+    """The command as a process of its own; an in-epoch checkpoint after every batch."""
+    command = [sys.executable, "-m", "jobs.train", "set", "--run", run_folder, *OPTIONS]
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path]),
+    }
+    return subprocess.Popen(
+        [*command, "--checkpoint-seconds", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def steps_done() -> int:
+    """What the checkpoint says; any file that is there is a whole one, also while it is written."""
+    if not LAST.exists():
+        return 0
+    position = read_tensors(LAST)[1]["position"]
+    return STEPS * position["epoch"] + position["batch"]
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+def result_of(path: str) -> dict[str, Any]:
+    """All of a run that must not depend on where it was stopped."""
+    files = ["model.safetensors", "checkpoints/last.safetensors", "checkpoints/best.safetensors"]
+    tensors = {
+        file: {name: value.numpy().tobytes() for name, value in load_file(Path(path, file)).items()}
+        for file in files
+    }
+    lines = [json.loads(line) for line in Path(path, "metrics.jsonl").read_text().splitlines()]
+    metrics = [
+        {k: v for k, v in line.items() if "seconds" not in k and "second" not in k}
+        for line in lines
+    ]
+    return {**tensors, "metrics": metrics}
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    """Exit code 2, one line, and nothing at --run."""
+    assert (result.exit_code, result.stdout) == (2, "")
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("n2n: ")
+    for part in parts:
+        assert part in line
+    assert not Path("run").exists()
+
+
+# ---- a run from the command line -----------------------------------------------------------------
+
+
+def test_a_run(make_set) -> None:
+    make_set(rows=90)
+    result = run("set", "--run", "run", "--epochs", "2", "--set", "width=4", "--threads", "1")
+    assert result.exit_code == 0
+    first, *epochs = result.stderr.splitlines()
+    assert first == (
+        "training seed (519 parameters) on 90 pairs, cpu, 1 threads, from epoch 1, batch 1"
+    )
+    pattern = (
+        r"epoch {}/2  loss 0\.\d{{6}}  PSNR \d+\.\d\d dB  SSIM -?0\.\d{{4}}  "
+        r"estimated \d+\.\d\d dB  \d+ img/s  00:00:\d\d left"
+    )
+    for number, line in enumerate(epochs, start=1):
+        assert re.fullmatch(pattern.format(number), line)
+    assert len(epochs) == 2
+    assert re.fullmatch(r"2 epochs done; best: epoch [12], run/model\.safetensors\n", result.stdout)
+    network, metadata = load_model("run/model.safetensors")
+    assert network.config == {"channels": 3, "width": 4}
+    training = metadata["training"]
+    assert (training["optimizer"], training["lr"], training["loss"]) == ("sgd", 5.0, "mse")
+    assert (training["batch_size"], training["schedule"]) == (100, "constant")
+
+
+def test_options_reach_the_run(make_set) -> None:
+    make_set()
+    result = run(
+        *("set", "--run", "run", "--model", "unet", "--set", "width=2", "--set", "depth=1"),
+        *("--epochs", "1", "--batch-size", "45", "--optimizer", "sgd", "--lr", "0.1"),
+        *("--momentum", "0.5", "--weight-decay", "0.001", "--schedule", "step"),
+        *("--decay-epochs", "3", "--decay", "0.5", "--loss", "l1", "--flips", "--no-swap"),
+        *("--seed", "7", "--threads", "1", "--memory", "0.5", "--checkpoint-seconds", "5"),
+    )
+    assert result.exit_code == 0
+    training = load_model("run/model.safetensors")[1]["training"]
+    expected = {
+        "model": "unet",
+        "model_config": {"width": 2, "depth": 1},
+        "epochs": 1,
+        "batch_size": 45,
+        "optimizer": "sgd",
+        "lr": 0.1,
+        "momentum": 0.5,
+        "weight_decay": 0.001,
+        "schedule": "step",
+        "warmup": 0.0,
+        "decay_epochs": 3,
+        "decay": 0.5,
+        "loss": "l1",
+        "flips": True,
+        "turns": False,
+        "swap": False,
+        "seed": 7,
+        "device": "cpu",
+        "threads": 1,
+        "memory_limit": 1 << 29,
+        "checkpoint_seconds": 5.0,
+    }
+    assert {name: training[name] for name in expected} == expected
+
+
+def test_json(make_set) -> None:
+    make_set()
+    result = train("run", "--json")
+    assert result.exit_code == 0
+    last = Path("run/metrics.jsonl").read_text().splitlines()[-1]
+    assert json.loads(result.stdout) == json.loads(last)
+    assert "3 epochs done; best: epoch" in result.stderr
+
+
+def test_a_complete_run_says_so(make_set) -> None:
+    make_set()
+    assert train().exit_code == 0
+    before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
+    result = train()
+    assert result.exit_code == 0
+    assert re.fullmatch(r"3 epochs done; best: epoch [123], .*\n", result.stdout)
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("the run is complete: 3 of 3 epochs")
+    assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
+
+
+def test_another_configuration(make_set) -> None:
+    make_set()
+    make_set("other", seed=3)
+    assert train().exit_code == 0
+    for result, part in (
+        (train("run", "--lr", "0.02"), "lr 0.01, asked for 0.02"),
+        (train("run", "--epochs", "4"), "epochs 3, asked for 4"),
+        (run("other", "--run", "run", *OPTIONS), "digest"),
+    ):
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith("n2n: run: holds a run with ")
+        assert part in line
+
+
+def test_diverged(make_set) -> None:
+    make_set()
+    result = run("set", "--run", "run", "--model", "unet", "--lr", "1e38", "--threads", "1")
+    assert result.exit_code == 3
+    line = result.stderr.splitlines()[-1]
+    assert re.match(r"n2n: (.* not finite|the (validation )?loss is (nan|inf)) ", line)
+    assert "in epoch 1, batch " in line
+    assert "lower --lr" in line
+
+
+# ---- refused -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "part"),
+    [
+        (["--lr", "nan"], "lr must be a finite number, not negative, got nan"),
+        (["--lr", "-1"], "lr"),
+        (["--lr", "fast"], "'--lr': 'fast' is not a valid float"),
+        (["--epochs", "0"], "epochs must be at least 1, got 0"),
+        (["--epochs", "1.5"], "'--epochs'"),
+        (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
+        (["--batch-size", "-5"], "batch_size must be at least 1, got -5"),
+        (["--model", "resnet"], "seed, unet, got 'resnet'"),
+        (["--optimizer", "lion"], "sgd, adam, adamw, got 'lion'"),
+        (["--schedule", "linear"], "constant, step, cosine, got 'linear'"),
+        (["--loss", "huber"], "mse, l1, got 'huber'"),
+        (["--set", "width"], "expected NAME=INTEGER such as width=64, got 'width'"),
+        (["--set", "width="], "got 'width='"),
+        (["--set", "width=x"], "got 'width=x'"),
+        (["--set", "width=²"], "got 'width=²'"),
+        (["--set", "width=1.5"], "got 'width=1.5'"),
+        (["--set", "=4"], "channels, width, got ''"),
+        (["--set", "width=0"], "width must be at least 1, got 0"),
+        (["--set", "width=-4"], "width must be at least 1, got -4"),
+        (["--set", "depth=2"], "channels, width, got 'depth'"),
+        (["--set", "channels=1"], "3 channels, got channels=1"),
+        (["--seed", "-1"], "seed must be from 0 to 2^64 - 1, got -1"),
+        (["--seed", str(1 << 64)], "seed must be from 0 to 2^64 - 1"),
+        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--memory", "0"], "--memory"),
+        (["--memory", "nan"], "--memory"),
+        (["--memory", "inf"], "--memory"),
+        (["--checkpoint-seconds", "nan"], "checkpoint_seconds must be"),
+        (["--decay", "0"], "decay must be above 0"),
+        (["--schedule", "cosine", "--warmup", "50"], "warmup must be below epochs (50)"),
+        (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:INDEX, got 'tpu'"),
+        (["--none"], "--none"),
+    ],
+    ids=" ".join,
+)
+def test_bad_values(make_set, options: list[str], part: str) -> None:
+    make_set(rows=5, val=2)
+    assert_refused(run("set", "--run", "run", *options), part)
+
+
+def test_sets_that_cannot_be_used(make_set) -> None:
+    make_set("odd", rows=5, val=2, shape=(3, 6, 8))
+    make_set("oblong", rows=5, val=2, shape=(3, 4, 8))
+    make_set("clean", rows=5, val=2, target="clean")
+    Path("empty").mkdir()
+    assert_refused(run("none", "--run", "run"), "none: expected the folder of a pair set")
+    assert_refused(run("empty", "--run", "run"), "empty: expected a pair set")
+    assert_refused(run("odd", "--run", "run"), "multiples of 4", "(3, 6, 8)")
+    assert_refused(run("oblong", "--run", "run", "--turns"), "square", "4x8")
+    assert_refused(run("clean", "--run", "run", "--swap"), "swap")
+    assert_refused(run("odd"), "--run")
+    assert_refused(run("--run", "run"), "SET")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there(make_set) -> None:
+    make_set(rows=5, val=2)
+    assert_refused(run("set", "--run", "run", "--device", "cuda"), "cuda", "found 0 GPUs")
+
+
+def test_a_network_larger_than_memory(make_set) -> None:
+    make_set(rows=5, val=2)
+    result = run("set", "--run", "run", "--set", f"width={10**13}")
+    assert result.exit_code == 3
+    assert result.stderr.startswith("n2n: out of memory; ")
+    assert len(result.stderr.splitlines()) == 1
+    assert not Path("run").exists()
+
+
+def test_places_that_cannot_be_a_run(make_set) -> None:
+    make_set(rows=5, val=2)
+    Path("file").write_text("mine")
+    Path("full").mkdir()
+    Path("full/notes.txt").touch()
+    for place, part in (("file", "found a file"), ("full", "other files"), ("file/run", "file")):
+        result = run("set", "--run", place, "--set", "width=2", "--epochs", "1")
+        assert result.exit_code == 2, place
+        (line,) = result.stderr.splitlines()
+        assert part in line
+    assert os.listdir("full") == ["notes.txt"]
+    assert Path("file").read_text() == "mine"
+
+
+def test_debug_shows_where(make_set) -> None:
+    make_set(rows=5, val=2)
+    for options in ([], ["--debug"]):
+        result = run("set", "--run", "run", "--lr", "nan", *options)
+        assert result.exit_code == 2
+        assert ("Traceback" in result.stderr) == bool(options)
+        assert ("trainer.py" in result.stderr) == bool(options)
+        assert result.stderr.splitlines()[-1].startswith("n2n: lr must be")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("width=64", ("width", 64)), (" depth = 3 ", ("depth", 3))]
+)
+def test_parse_setting(text: str, expected: tuple[str, int]) -> None:
+    assert parse_setting(text) == expected
+
+
+def test_epoch_line() -> None:
+    line = {
+        "epoch": 2,
+        "train_loss": 0.0123456,
+        "seconds": 100.0,
+        "validation_seconds": 20.0,
+        "images_per_second": 1234.5,
+        "val": {"psnr": 24.567, "ssim": 0.98765, "estimated_psnr": None},
+    }
+    assert epoch_line(line, 32) == (
+        "epoch 2/32  loss 0.012346  PSNR 24.57 dB  SSIM 0.9877  1234 img/s  01:00:00 left"
+    )
+    del line["val"]
+    assert epoch_line(line, 2) == "epoch 2/2  loss 0.012346  1234 img/s  00:00:00 left"
+    assert epoch_line(line, 10**4).endswith("over a day left")
+
+
+# ---- stopped and killed --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal(make_set, number: int) -> None:
+    make_set(rows=300)
+    process = start()
+    wait_until(lambda: steps_done() > 60, process)
+    process.send_signal(number)
+    output, lines = process.communicate(timeout=60)
+    assert (process.returncode, output) == (3, "")
+    last = lines.splitlines()[-1]
+    found = re.fullmatch(
+        r"n2n: stopped after batch (\d+) of epoch (\d+), which is saved in run; "
+        r"run the same command again to go on",
+        last,
+    )
+    assert found, last
+    batch, epoch = map(int, found.groups())
+    assert STEPS * (epoch - 1) + batch == steps_done() < 3 * STEPS
+    again = train("run", "--checkpoint-seconds", "0")
+    assert again.exit_code == 0
+    beginning = again.stderr.splitlines()[0]
+    assert beginning.startswith("resuming seed (")
+    if batch < STEPS:
+        assert beginning.endswith(f"from epoch {epoch}, batch {batch + 1}")
+    assert train("whole").exit_code == 0
+    assert result_of("run") == result_of("whole")
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(make_set) -> None:
+    """kill -9, five times in one run; the same command then ends with the same weights."""
+    make_set(rows=300)
+    moments = random.Random(11)
+    first = start()
+    first.kill()  # while it starts
+    first.communicate()
+    previous = 0
+    for _ in range(5):
+        target = previous + moments.randrange(1, 22)
+        process = start()
+        wait_until(lambda target=target: steps_done() >= target, process)
+        time.sleep(moments.random() / 50)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        previous = steps_done()
+        assert previous >= target
+    assert previous < 3 * STEPS
+    process = start()
+    _, lines = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert lines.startswith("resuming seed (")
+    assert train("whole").exit_code == 0
+    assert result_of("run") == result_of("whole")
+
+
+def test_damaged_files_of_a_run(make_set) -> None:
+    make_set()
+    assert train("good").exit_code == 0
+    for name in ("metrics.jsonl", "checkpoints/last.safetensors"):
+        shutil.copytree("good", "run")
+        path = Path("run", name)
+        path.write_bytes(path.read_bytes()[:-20])
+        result = train()
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(f"n2n: run/{name}: expected ")
+        shutil.rmtree("run")
+
+
+# ---- a full disk ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(folder: Path) -> Iterator[Path]:
+    """A file system of 500 kB at `disk`."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("needs root and mount, for a small tmpfs")
+    disk = folder / "disk"
+    disk.mkdir()
+    options = ["-t", "tmpfs", "-o", "size=500k", "tmpfs", str(disk)]
+    if subprocess.run(["mount", *options], capture_output=True).returncode != 0:
+        pytest.skip("mount of a tmpfs is not permitted")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_full_disk(make_set, small_disk: Path) -> None:
+    """Ballast leaves room for the settings alone, for less than two checkpoints, then for all."""
+    make_set(rows=90)
+    run_folder = str(small_disk / "run")
+    ballast = small_disk / "ballast"
+
+    def leave(room: int) -> None:
+        ballast.unlink(missing_ok=True)
+        state = os.statvfs(small_disk)
+        ballast.write_bytes(bytes(state.f_bavail * state.f_frsize - room))
+
+    options = ["--checkpoint-seconds", "0", "--set", "width=16"]
+    assert train("whole", *options).exit_code == 0
+    for room in (0, 8 << 10, 100 << 10):
+        leave(room)
+        result = train(run_folder, *options)
+        assert result.exit_code == 3, room
+        line = result.stderr.splitlines()[-1]
+        assert line.startswith("n2n: the disk is full")
+        assert "make space, then run the same command again" in line
+        assert not list(small_disk.rglob("*.tmp"))
+        for path in small_disk.rglob("*.safetensors"):
+            load_model(path)
+    assert Path(run_folder, "checkpoints", "last.safetensors").exists()
+    ballast.unlink()
+    # What is there holds the first steps; the same command goes on from them.
+    result = train(run_folder, *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("resuming seed (")
+    assert result_of(run_folder) == result_of("whole")
