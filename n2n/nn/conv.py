@@ -48,6 +48,14 @@ def add_products(
         total.addmm_(first, second, beta=beta)
 
 
+def fill(out: Tensor, bias: Parameter | None) -> None:
+    """out (…, channels) ← the bias, or zero, for products to be added to while it is in cache."""
+    if bias is None:
+        out.zero_()
+    else:
+        out.copy_(bias.value)
+
+
 class _Convolution(Module):
     """Weights over sliding windows: A, Aᵀ and the gradient of the weights, block by block.
 
@@ -101,11 +109,9 @@ class _Convolution(Module):
                 f"got {x.dtype}"
             )
 
-    def _filled(self, shape: tuple[int, ...], bias: Parameter | None) -> Tensor:
-        """A new tensor (…, channels), zero or the bias, for products to be added to."""
+    def _new(self, shape: tuple[int, ...]) -> Tensor:
         like = self.weight.value
-        new = empty(shape, dtype=like.dtype, device=like.device)
-        return new.zero_() if bias is None else new.copy_(bias.value)
+        return empty(shape, dtype=like.dtype, device=like.device)
 
     def _pad(self, image: Tensor) -> Tensor:
         """(N, C, H, W) as a zero-padded buffer (N, H, W, C)."""
@@ -179,10 +185,11 @@ class Conv2d(_Convolution):
         self._require(x)
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         padded = self._pad(x)
-        y = self._filled((len(x), *size, self.out_channels), self.bias)  # (N, P, Q, G)
+        y = self._new((len(x), *size, self.out_channels))  # (N, P, Q, G)
         matrices = self._matrices()
         for block, columns in self._blocks(y):
             gather(padded, self.windows, size, block, columns)
+            fill(y.view(-1, self.out_channels)[block.positions], self.bias)
             add_products(self._rows(y, block), columns, matrices)
         return self._save((padded, matrices), y.permute(0, 3, 1, 2))
 
@@ -190,14 +197,16 @@ class Conv2d(_Convolution):
         padded, matrices = self._take(grad_output)
         grad_grid = channels_last(grad_output)  # (N, P, Q, G)
         size = (grad_grid.shape[1], grad_grid.shape[2])
-        grad_weight = self._filled(matrices.shape, None)
+        grad_weight = self._new(matrices.shape).zero_()
         wanted = self._wants_input_gradient
-        grad_padded = self._filled(padded.shape, None) if wanted else None
+        grad_padded = self._new(padded.shape) if wanted else None
         for block, columns in self._blocks(grad_grid):
             rows = self._rows(grad_grid, block)
             gather(padded, self.windows, size, block, columns)
             add_products(grad_weight, columns.transpose(1, 2), rows)
             if grad_padded is not None:
+                if block.rows.start == 0:
+                    fill(grad_padded[block.images], None)
                 add_products(columns, rows, matrices.transpose(1, 2), beta=0)
                 scatter(columns, grad_padded, self.windows, size, block)
         self._add_weight_gradient(grad_weight)
@@ -262,9 +271,11 @@ class ConvTranspose2d(_Convolution):
         grid = channels_last(x)  # (N, P, Q, G)
         size = (grid.shape[1], grid.shape[2])
         shape = (len(x), *self.windows.padded_size(image_size), self.out_channels)
-        padded = self._filled(shape, self.bias)
+        padded = self._new(shape)
         matrices = self._matrices()
         for block, columns in self._blocks(grid):
+            if block.rows.start == 0:
+                fill(padded[block.images], self.bias)
             add_products(columns, self._rows(grid, block), matrices.transpose(1, 2), beta=0)
             scatter(columns, padded, self.windows, size, block)
         return self._save((grid, matrices), interior(padded, self.windows).permute(0, 3, 1, 2))
@@ -274,7 +285,7 @@ class ConvTranspose2d(_Convolution):
         size = (grid.shape[1], grid.shape[2])
         padded = self._pad(grad_output)
         grad_grid = empty(grid.shape, dtype=grid.dtype, device=grid.device)
-        grad_weight = self._filled(matrices.shape, None)
+        grad_weight = self._new(matrices.shape).zero_()
         for block, columns in self._blocks(grid):
             gather(padded, self.windows, size, block, columns)
             add_products(self._rows(grad_grid, block), columns, matrices, beta=0)
