@@ -1,11 +1,14 @@
 """Writing files so that a reader never meets half of one."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["replacing"]
+__all__ = ["TEMPORARY", "replacing"]
+
+TEMPORARY = ".n2n-*.tmp"  # what a killed process may leave
 
 
 @contextmanager
@@ -13,10 +16,11 @@ def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, to be written to; it takes its place when the block ends.
 
     If the block raises, or the disk is full, the temporary file goes and `path` stays as it was.
+    A symbolic link is replaced, not followed.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(TEMPORARY.replace("*", secrets.token_hex(8)))
     try:
-        temporary.touch()
+        temporary.touch(exist_ok=False)
         mode = temporary.stat().st_mode
         yield temporary
         with temporary.open("rb+") as written:

@@ -13,8 +13,6 @@ Refused, never silently reduced: 16 bits a channel, CMYK, one-bit images, animat
 
 import io
 import math
-import os
-import secrets
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,12 +25,12 @@ from PIL import JpegImagePlugin
 from PIL.PngImagePlugin import PngInfo
 
 from n2n.errors import ImageError, InvalidType, ShapeError
+from n2n.files import replacing
 
-__all__ = ["SUFFIXES", "TEMPORARY_PREFIX", "Image", "format_of", "read_image", "write_image"]
+__all__ = ["SUFFIXES", "Image", "format_of", "read_image", "write_image"]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 # A write that was killed leaves at most one file of this name behind.
-TEMPORARY_PREFIX = ".n2n-writing-"
 JPEG_QUALITY = 95  # where the source has no tables of its own
 PNG_BIT_DEPTH = 24  # its place in the file, in the header chunk
 
@@ -133,7 +131,8 @@ def write_image(path: Path | str, image: Image) -> None:
         data = _encode(image, format)
     except (ValueError, OSError) as error:  # in memory: no OSError of a disk
         raise ImageError(f"{path}: cannot be written as {format}: {error}") from error
-    _write_atomically(path, data)
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _signature(data: bytes) -> str | None:
@@ -246,16 +245,3 @@ def _encode(image: Image, format: str) -> bytes:
         buffer, format, **options
     )
     return buffer.getvalue()
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise

@@ -6,7 +6,11 @@ runs/NAME/checkpoints/           last.safetensors, best.safetensors
 runs/NAME/model.safetensors      the best model so far
 """
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +20,7 @@ from torch import Tensor
 
 from n2n.checkpoint import OPTIMIZER, describe, read_tensors, write_tensors
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
-from n2n.files import replacing
+from n2n.files import TEMPORARY, replacing
 from n2n.models import Network
 from n2n.nn import Optimizer
 
@@ -84,6 +88,26 @@ class RunDirectory:
         with replacing(config) as temporary:
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
         return resumable
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes out, and remove what killed ones left half written.
+
+        RunConflict if another process trains here. The system frees the lock when this process
+        ends, however it ends.
+        """
+        descriptor = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            for left in self.path.rglob(TEMPORARY):
+                left.unlink()
+            yield
+        except BlockingIOError as error:
+            raise RunConflict(
+                f"{self.path}: another process trains here; wait for it, or choose another --run"
+            ) from error
+        finally:
+            os.close(descriptor)
 
     def _holds_other_files(self) -> bool:
         """Whether the directory holds more than a `begin` leaves that was killed at once."""

@@ -1,9 +1,11 @@
 """Training: epochs of steps over shuffled pairs, scored, saved, and resumed to the bit."""
 
 import math
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ Loss = MSELoss | L1Loss
 LOSSES: dict[str, type[Loss]] = {"mse": MSELoss, "l1": L1Loss}
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
+AUGMENTATION = 1  # keeps its random numbers apart from those of the order of the batches
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,8 @@ class TrainConfig:
             raise InvalidValue(f"decay must be above 0, got {self.decay}")
         if not 0 <= self.seed < 1 << 64:
             raise InvalidValue(f"seed must be from 0 to 2^64 - 1, got {self.seed}")
+        if self.momentum and self.optimizer != "sgd":
+            raise InvalidValue(f"momentum is sgd's, got {self.momentum} for {self.optimizer}")
         if self.schedule == "cosine" and self.warmup >= self.epochs:
             raise InvalidValue(f"warmup must be below epochs ({self.epochs}), got {self.warmup}")
 
@@ -193,11 +198,13 @@ class Trainer:
     def train(self) -> list[dict[str, Any]]:
         """Train to the last epoch; returns the metrics of all epochs.
 
-        Diverged stops before the step, with the last checkpoint kept; Interrupted after `stop`.
+        Diverged stops before the step, with the last checkpoint kept; Interrupted after `stop`;
+        RunConflict if another process trains in the same directory.
         """
-        while self.position.epoch < self.config.epochs:
-            self._train_epoch()
-            self._finish_epoch()
+        with self.run.locked():
+            while self.position.epoch < self.config.epochs:
+                self._train_epoch()
+                self._finish_epoch()
         return self.run.metrics
 
     def _train_epoch(self) -> None:
@@ -242,7 +249,7 @@ class Trainer:
 
     def _prepare(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """uint8 batches (N, C, H, W), augmented, as floats on the device."""
-        place = (self.config.seed, self.position.epoch, self.position.batch)
+        place = (self.config.seed, self.position.epoch, self.position.batch, AUGMENTATION)
         inputs, targets = self.augment(inputs, targets, np.random.default_rng(place))
         return to_float(inputs, self.config.device), to_float(targets, self.config.device)
 
@@ -331,10 +338,11 @@ class Trainer:
 
 def versions() -> dict[str, str]:
     """Of what a result rests on."""
-    from importlib.metadata import version
-    from platform import python_version
-
-    return {"n2n": version("n2n"), "torch": torch.__version__, "python": python_version()}
+    try:
+        own = metadata.version("n2n")
+    except metadata.PackageNotFoundError:  # run from a folder that was not installed
+        own = "unknown"
+    return {"n2n": own, "torch": torch.__version__, "python": platform.python_version()}
 
 
 def _require_among(name: str, value: str, known: Any) -> None:

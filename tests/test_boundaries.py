@@ -164,10 +164,11 @@ def autograd(source: str) -> list[str]:
 # Which parts may import which others; those not named here may import all of n2n but LAST.
 ONLY: dict[str, set[str]] = {
     "n2n.errors": set(),
+    "n2n.files": set(),
     "n2n.nn": {"n2n.errors"},
     "n2n.models": {"n2n.errors", "n2n.nn"},
     "n2n.data": {"n2n.errors"},
-    "n2n.images": {"n2n.errors"},
+    "n2n.images": {"n2n.errors", "n2n.files"},
 }
 LAST = ("n2n.report", "n2n.export")
 

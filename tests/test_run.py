@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -249,3 +251,26 @@ def test_settings_that_differ_are_named(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "config.yaml").read_bytes() == config
     directory.begin({"lr": 1.0, "epochs": 9, "old": 1}, may_change=frozenset({"epochs"}))
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["epochs"] == 9
+
+
+def test_a_run_that_another_process_trains_is_refused_and_free_after_it(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.begin({"lr": 1.0}, may_change=frozenset())
+    hold = (
+        "import fcntl, os, sys; d = os.open(sys.argv[1], os.O_RDONLY); "
+        "fcntl.flock(d, fcntl.LOCK_EX); print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", hold, str(run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"held\n"
+        with pytest.raises(RunConflict, match="another process trains here"), run.locked():
+            pass
+        other.kill()
+    left = run.path / "checkpoints" / ".n2n-0123.tmp"
+    left.touch()
+    with run.locked():
+        assert not left.exists()

@@ -28,6 +28,7 @@ from n2n.nn.windows import (
     Block,
     blocks,
     channels_last,
+    fill,
     gather,
     interior,
     require_image,
@@ -46,14 +47,6 @@ def add_products(
     """out ← beta · out + left @ right, for each group."""
     for total, first, second in zip(out, left, right, strict=True):
         total.addmm_(first, second, beta=beta)
-
-
-def fill(out: Tensor, bias: Parameter | None) -> None:
-    """out (…, channels) ← the bias, or zero, for products to be added to while it is in cache."""
-    if bias is None:
-        out.zero_()
-    else:
-        out.copy_(bias.value)
 
 
 class _Convolution(Module):
@@ -186,15 +179,17 @@ class Conv2d(_Convolution):
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         padded = self._pad(x)
         y = self._new((len(x), *size, self.out_channels))  # (N, P, Q, G)
-        matrices = self._matrices()
+        matrices, bias = self._matrices(), None if self.bias is None else self.bias.value
         for block, columns in self._blocks(y):
             gather(padded, self.windows, size, block, columns)
-            fill(y.view(-1, self.out_channels)[block.positions], self.bias)
+            fill(y.view(-1, self.out_channels)[block.positions], bias)
             add_products(self._rows(y, block), columns, matrices)
-        return self._save((padded, matrices), y.permute(0, 3, 1, 2))
+        # A first layer needs its buffer for nothing else: windows of one block stay for backward.
+        gathered = not self._wants_input_gradient and columns.shape[1] == y[..., 0].numel()
+        return self._save((padded, matrices, gathered), y.permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        padded, matrices = self._take(grad_output)
+        padded, matrices, gathered = self._take(grad_output)
         grad_grid = channels_last(grad_output)  # (N, P, Q, G)
         size = (grad_grid.shape[1], grad_grid.shape[2])
         grad_weight = self._new(matrices.shape).zero_()
@@ -202,11 +197,10 @@ class Conv2d(_Convolution):
         grad_padded = self._new(padded.shape) if wanted else None
         for block, columns in self._blocks(grad_grid):
             rows = self._rows(grad_grid, block)
-            gather(padded, self.windows, size, block, columns)
+            if not gathered:
+                gather(padded, self.windows, size, block, columns)
             add_products(grad_weight, columns.transpose(1, 2), rows)
             if grad_padded is not None:
-                if block.rows.start == 0:
-                    fill(grad_padded[block.images], None)
                 add_products(columns, rows, matrices.transpose(1, 2), beta=0)
                 scatter(columns, grad_padded, self.windows, size, block)
         self._add_weight_gradient(grad_weight)
@@ -272,12 +266,10 @@ class ConvTranspose2d(_Convolution):
         size = (grid.shape[1], grid.shape[2])
         shape = (len(x), *self.windows.padded_size(image_size), self.out_channels)
         padded = self._new(shape)
-        matrices = self._matrices()
+        matrices, bias = self._matrices(), None if self.bias is None else self.bias.value
         for block, columns in self._blocks(grid):
-            if block.rows.start == 0:
-                fill(padded[block.images], self.bias)
             add_products(columns, self._rows(grid, block), matrices.transpose(1, 2), beta=0)
-            scatter(columns, padded, self.windows, size, block)
+            scatter(columns, padded, self.windows, size, block, bias)
         return self._save((grid, matrices), interior(padded, self.windows).permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:

@@ -52,19 +52,19 @@ class MaxPool2d(Module):
         shape, chosen = self._take(grad_output)
         batch, rows, across, channels = chosen.shape
         taps = self.windows.kernel[0] * self.windows.kernel[1]
-        columns = self._zeros((batch, rows, across, taps, channels), grad_output)
+        columns = empty(
+            (batch, rows, across, taps, channels),
+            dtype=grad_output.dtype,
+            device=grad_output.device,
+        ).zero_()
         columns.scatter_(3, chosen.unsqueeze(3), channels_last(grad_output).unsqueeze(3))
-        padded = self._zeros(shape, grad_output)
+        padded = empty(shape, dtype=grad_output.dtype, device=grad_output.device)
         block = whole(batch, (rows, across))
         scatter(columns.view(1, -1, taps * channels), padded, self.windows, (rows, across), block)
         return interior(padded, self.windows).permute(0, 3, 1, 2)
 
     def input_span(self, span: Span, axis: int) -> Span:
         return self.windows.image_span(span, axis)
-
-    @staticmethod
-    def _zeros(shape: tuple[int, ...], like: Tensor) -> Tensor:
-        return empty(shape, dtype=like.dtype, device=like.device).zero_()
 
 
 class NearestUpsample(Module):

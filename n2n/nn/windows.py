@@ -20,6 +20,7 @@ __all__ = [
     "Block",
     "blocks",
     "channels_last",
+    "fill",
     "gather",
     "interior",
     "require_image",
@@ -91,11 +92,20 @@ def gather(padded: Tensor, windows: Windows, grid: Pair, block: Block, columns: 
     columns.view(view.shape).copy_(view)
 
 
-def scatter(columns: Tensor, padded: Tensor, windows: Windows, grid: Pair, block: Block) -> None:
+def scatter(
+    columns: Tensor,
+    padded: Tensor,
+    windows: Windows,
+    grid: Pair,
+    block: Block,
+    bias: Tensor | None = None,
+) -> None:
     """Add a block's windows, `columns` (g, L, K), to the pixels that they cover in `padded`.
 
+    Blocks come in order: the first of an image overwrites what it held with the bias, or zero.
     Windows overlap, but the pixels under one of their taps do not, nor do those under as many
-    neighbouring taps as the stride is long; so many are added at once.
+    neighbouring taps as the stride is long; so many are added at once. The first of them tile the
+    plane and can be copied.
     """
     target = _view(padded, windows, grid, block, groups=len(columns))
     source = columns.view(target.shape)
@@ -103,10 +113,35 @@ def scatter(columns: Tensor, padded: Tensor, windows: Windows, grid: Pair, block
         stride if dilation == 1 else 1
         for stride, dilation in zip(windows.stride, windows.dilation, strict=True)
     )
+    tiled = bias is None and block.rows == slice(0, grid[0]) and _tile(windows)
+    images = padded[block.images]
+    if tiled:
+        images[:, grid[0] * down :].zero_()
+        images[:, :, grid[1] * across :].zero_()
+    elif block.rows.start == 0:
+        fill(images, bias)
     for row in range(0, windows.kernel[0], down):
         for column in range(0, windows.kernel[1], across):
             taps = (..., slice(row, row + down), slice(column, column + across), slice(None))
-            target[taps].add_(source[taps])
+            if tiled and row == column == 0:
+                target[taps].copy_(source[taps])
+            else:
+                target[taps].add_(source[taps])
+
+
+def fill(out: Tensor, bias: Tensor | None) -> None:
+    """out (…, C) ← the bias (C,), or zero."""
+    if bias is None:
+        out.zero_()
+    else:
+        out.copy_(bias)
+
+
+def _tile(windows: Windows) -> bool:
+    """Whether the first taps of all windows, `stride` in number, cover a plane once each."""
+    return windows.dilation == (1, 1) and all(
+        kernel >= stride for kernel, stride in zip(windows.kernel, windows.stride, strict=True)
+    )
 
 
 def _view(padded: Tensor, windows: Windows, grid: Pair, block: Block, groups: int) -> Tensor:

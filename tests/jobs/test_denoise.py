@@ -221,7 +221,7 @@ def test_a_stop_keeps_what_was_finished(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(batch, "denoise_file", stop)
     result = run("in", "out")
     assert (result.exit_code, result.stdout) == (3, "1 done\n")
-    assert result.stderr.splitlines()[-1].startswith("n2n: stopped; what was finished is kept")
+    assert result.stderr.splitlines()[-1].startswith("n2n: stopped; run the same command again")
     assert list(snapshot("out")) == ["out/a.png"]
 
 
