@@ -14,7 +14,7 @@ __all__ = ["main"]
 
 HELD_OUT = 3  # photographs that training never sees
 NOISE = "gaussian:25"
-PAIRS, SIZE = 12_000, 32
+PAIRS, SIZE = 9_000, 32
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 # A small U-Net gives the most for a minute of two cores; see the README.
 TRAINING: dict[str, Any] = {
