@@ -90,10 +90,9 @@ def require_fit(network: Network, split: Split) -> None:
 
 
 def to_float(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (N, C, H, W) to float32 in [0, 1] on the device, channels last as the layers work."""
+    """uint8 (N, C, H, W) to float32 in [0, 1] on the device."""
     pixels = pixels if pixels.flags.writeable else pixels.copy()
-    integers = torch.from_numpy(pixels).to(device)
-    return integers.to(torch.float32, memory_format=torch.channels_last).div_(255)
+    return torch.from_numpy(pixels).to(device).to(torch.float32).div_(255)
 
 
 class _Tally:

@@ -13,19 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from torch import nn
 
 from n2n.data import PairSet
 from n2n.device import set_threads
+from n2n.evaluation import to_float
 from n2n.metrics import psnr
 from n2n.trainer import TrainConfig, Trainer
-
-
-def to_float(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (N, C, H, W) to float32 in [0, 1], in torch's default layout."""
-    return torch.from_numpy(np.array(pixels)).to(torch.float32).div_(255)
 
 
 def seed_twin() -> nn.Sequential:
