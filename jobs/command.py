@@ -13,13 +13,12 @@ from typing import Any, NoReturn
 
 import click
 
-from n2n.errors import N2NError
+from n2n.errors import N2NError, is_out_of_memory
 
 __all__ = ["Group", "Job", "job", "print_json"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
-TORCH_OUT_OF_MEMORY = ("can't allocate memory", "out of memory")  # on the CPU, on a GPU
 
 
 class OneLineErrors:
@@ -57,7 +56,9 @@ class Job(OneLineErrors, click.Command):
         debug = context.params.pop("debug", False)
         try:
             return super().invoke(context)
-        except (N2NError, KeyboardInterrupt, MemoryError, OSError, RuntimeError) as error:
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except (Exception, KeyboardInterrupt) as error:
             code, line = _explain(error)
             if debug:
                 traceback.print_exc()
@@ -77,6 +78,9 @@ def print_json(result: Any) -> None:
 
 
 def _refuse(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        error.show()
+        return 2
     path = error.ctx.command_path if error.ctx else "n2n"
     message = error.format_message().rstrip(".")
     click.echo(f"n2n: {' '.join(message.split())}; see '{path} --help'", err=True)
@@ -84,16 +88,16 @@ def _refuse(error: click.UsageError) -> int:
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
-    """The exit code and the message. A RuntimeError that nobody expected is raised again."""
+    """The exit code and the message."""
     if isinstance(error, N2NError):
         return error.exit_code, str(error)
     if isinstance(error, KeyboardInterrupt):
         return 3, "stopped; run the same command again"
     if isinstance(error, OSError):
         return _explain_system(error)
-    if isinstance(error, MemoryError) or any(text in str(error) for text in TORCH_OUT_OF_MEMORY):
+    if is_out_of_memory(error):
         return 3, "out of memory; close other programs or do less at once"
-    raise error
+    return 3, f"a fault of n2n's own ({type(error).__name__}: {error}); please report --debug's text"
 
 
 def _explain_system(error: OSError) -> tuple[int, str]:

@@ -78,12 +78,17 @@ def choose(photos: Path) -> tuple[list[Path], list[Path]]:
     """The photographs to train on, and the last few by name, which are kept out."""
     from n2n.errors import InvalidValue
 
+    from n2n.images import read_image
+
     found = sorted(p for p in photos.glob("*") if p.suffix.lower() in SUFFIXES)
     if len(found) < HELD_OUT + 2:
         raise InvalidValue(
             f"{photos}: expected at least {HELD_OUT + 2} photographs (JPEG, PNG), found "
             f"{len(found)}; run in a clone of the project, or name a folder by --photos"
         )
+    for path in found[-HELD_OUT:]:  # before minutes of training
+        if read_image(path).pixels.shape[2] != 3:
+            raise InvalidValue(f"{path}: expected a colour photograph, found a grey one")
     return found[:-HELD_OUT], found[-HELD_OUT:]
 
 

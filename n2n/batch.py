@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from n2n.denoiser import MAX_PIXELS, denoise_file
-from n2n.errors import ImageError, InvalidValue, N2NError
+from n2n.errors import ImageError, InvalidValue, N2NError, is_out_of_memory
 from n2n.images import SUFFIXES, format_of
 from n2n.models import Network
 
@@ -147,7 +147,9 @@ def denoise_files(
             denoise_file(network, source, destination, max_pixels=max_pixels, device=device)
         except N2NError as error:
             reason = str(error).removeprefix(f"{source}: ")
-        except (MemoryError, torch.OutOfMemoryError):
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
             reason = "not enough memory for an image of this size"
         except OSError as error:
             if error.errno in FULL_DISK:

@@ -142,7 +142,7 @@ def _read(image: Tensor, tile: "_Tile", rows: Tensor, columns: Tensor) -> Tensor
 
 
 def _to_float(x: Tensor) -> Tensor:
-    return x if x.is_floating_point() else x.float().div_(255)
+    return x.float() if x.is_floating_point() else x.float().div_(255)
 
 
 def _apply(network: Network, x: Tensor) -> Tensor:

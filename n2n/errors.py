@@ -29,6 +29,7 @@ __all__ = [
     "PairSetError",
     "RunConflict",
     "ShapeError",
+    "is_out_of_memory",
 ]
 
 
@@ -80,3 +81,11 @@ class Diverged(JobFailed):
 
 class Interrupted(JobFailed):
     """Stopped by the user; what was finished is kept."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, also torch's, which is a RuntimeError on the CPU."""
+    told = ("can't allocate memory", "out of memory")  # on the CPU, on a GPU
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(text in str(error) for text in told)
+    )

@@ -30,7 +30,6 @@ from n2n.files import replacing
 __all__ = ["SUFFIXES", "Image", "format_of", "read_image", "write_image"]
 
 SUFFIXES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-# A write that was killed leaves at most one file of this name behind.
 JPEG_QUALITY = 95  # where the source has no tables of its own
 PNG_BIT_DEPTH = 24  # its place in the file, in the header chunk
 

@@ -31,8 +31,9 @@ __all__ = ["Position", "RunDirectory"]
 class Position:
     """Where a run stands: `epoch` epochs done, `batch` batches of the next one.
 
-    losses: the loss of each of those batches, weighted by its images. best: the best selection
-    score so far, and best_epoch the epoch that reached it. seconds: spent in that epoch so far.
+    loss_sum: of those batches, each loss times its images; images: how many those were. seconds,
+    compute_seconds: spent on them, in all and in forward, backward and step. best: the best
+    selection score so far, and best_epoch the epoch that reached it.
     """
 
     epoch: int = 0
@@ -60,6 +61,10 @@ class RunDirectory:
         return self.path / "model.safetensors"
 
     @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
     def last_path(self) -> Path:
         return self.path / "checkpoints" / "last.safetensors"
 
@@ -82,6 +87,11 @@ class RunDirectory:
                 "choose another --run"
             )
         resumable = config.exists() and self.last_path.exists()
+        if not resumable and self._epochs_recorded() > 1:  # one: killed before its checkpoint
+            raise RunConflict(
+                f"{self.path}: expected {self.last_path.name} to go on from, found only the "
+                "metrics and model of a run; choose another --run"
+            )
         if config.exists():
             self._require_same(self._read_config(config), settings, may_change)
         self.last_path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,18 +106,28 @@ class RunDirectory:
         RunConflict if another process trains here. The system frees the lock when this process
         ends, however it ends.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise RunConflict(f"{self.path}: expected a run directory, found a file")
+        self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RunConflict(
+                    f"{self.path}: another process trains here; wait for it, or choose another "
+                    "--run"
+                ) from error
             for left in self.path.rglob(TEMPORARY):
                 left.unlink()
             yield
-        except BlockingIOError as error:
-            raise RunConflict(
-                f"{self.path}: another process trains here; wait for it, or choose another --run"
-            ) from error
         finally:
             os.close(descriptor)
+
+    def _epochs_recorded(self) -> int:
+        if not self.metrics_path.exists():
+            return 0
+        return self.metrics_path.read_bytes().count(b"\n")
 
     def _holds_other_files(self) -> bool:
         """Whether the directory holds more than a `begin` leaves that was killed at once."""
@@ -163,7 +183,7 @@ class RunDirectory:
         self._write_metrics()
 
     def _keep_metrics(self, epochs: int) -> None:
-        path = self.path / "metrics.jsonl"
+        path = self.metrics_path
         found = path.read_bytes().splitlines()[:epochs] if path.exists() else []
         try:
             self.metrics = [json.loads(line) for line in found]
@@ -177,7 +197,7 @@ class RunDirectory:
         self._write_metrics()
 
     def _write_metrics(self) -> None:
-        with replacing(self.path / "metrics.jsonl") as temporary:
+        with replacing(self.metrics_path) as temporary:
             text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.metrics)
             temporary.write_text(text, encoding="utf-8")
 

@@ -40,7 +40,7 @@ Loss = MSELoss | L1Loss
 LOSSES: dict[str, type[Loss]] = {"mse": MSELoss, "l1": L1Loss}
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
-AUGMENTATION = 1  # keeps its random numbers apart from those of the order of the batches
+AUGMENTATION = 2  # what a random stream is for; 0 and 1 are the order's (n2n.data.batches)
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,6 @@ class Trainer:
                 "switch swap off"
             )
         self.network = config.make_network(channels)
-        self.network.skip_input_gradient()
         require_fit(self.network, pairs.train)
         self.optimizer = config.make_optimizer(self.network)
         self.loss = LOSSES[config.loss]()
@@ -187,8 +186,9 @@ class Trainer:
         self.run = RunDirectory(run)
         settings = {"set": str(pairs.path), "digest": pairs.digest, **asdict(config)}
         self.position = Position()
-        if self.run.begin(settings, may_change=config.may_change):
-            self.position = self.run.restore(self.network, self.optimizer)
+        with self.run.locked():
+            if self.run.begin(settings, may_change=config.may_change):
+                self.position = self.run.restore(self.network, self.optimizer)
 
     @property
     def resumed(self) -> bool:
@@ -201,10 +201,14 @@ class Trainer:
         Diverged stops before the step, with the last checkpoint kept; Interrupted after `stop`;
         RunConflict if another process trains in the same directory.
         """
-        with self.run.locked():
-            while self.position.epoch < self.config.epochs:
-                self._train_epoch()
-                self._finish_epoch()
+        self.network.skip_input_gradient()
+        try:
+            with self.run.locked():
+                while self.position.epoch < self.config.epochs:
+                    self._train_epoch()
+                    self._finish_epoch()
+        finally:
+            self.network.skip_input_gradient(False)
         return self.run.metrics
 
     def _train_epoch(self) -> None:
@@ -237,19 +241,19 @@ class Trainer:
             self.on_batch(len(inputs))
             if self.stop:
                 self._require_finite()
-                self._checkpoint()
+                self._checkpoint(self.run.last_path)
                 raise Interrupted(
                     f"stopped after batch {self.position.batch} of epoch {begin.epoch + 1}, which "
                     f"is saved in {self.run.path}; run the same command again to go on"
                 )
             if now - saved > self.config.checkpoint_seconds:
                 self._require_finite()
-                self._checkpoint()
+                self._checkpoint(self.run.last_path)
                 saved = now
 
     def _prepare(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         """uint8 batches (N, C, H, W), augmented, as floats on the device."""
-        place = (self.config.seed, self.position.epoch, self.position.batch, AUGMENTATION)
+        place = (self.config.seed, self.position.epoch, AUGMENTATION, self.position.batch)
         inputs, targets = self.augment(inputs, targets, np.random.default_rng(place))
         return to_float(inputs, self.config.device), to_float(targets, self.config.device)
 
@@ -309,18 +313,14 @@ class Trainer:
             best_epoch=done.epoch + 1 if better else done.best_epoch,
         )
         if better:
-            self.run.save(self.run.best_path, self.network, self.optimizer, self._metadata(scores))
+            self._checkpoint(self.run.best_path, scores)
             save_model(self.run.model_path, self.network, self._metadata(scores))
-        self._checkpoint()
+        self._checkpoint(self.run.last_path)
         self.on_epoch(line)
 
-    def _checkpoint(self) -> None:
-        self.run.save(
-            self.run.last_path,
-            self.network,
-            self.optimizer,
-            {**self._metadata(None), "position": self.position.as_dict()},
-        )
+    def _checkpoint(self, path: Path, scores: Scores | None = None) -> None:
+        place = {"position": self.position.as_dict()}
+        self.run.save(path, self.network, self.optimizer, {**self._metadata(scores), **place})
 
     def _metadata(self, scores: Scores | None) -> dict[str, Any]:
         return {

@@ -5,7 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -274,3 +274,22 @@ def test_a_run_that_another_process_trains_is_refused_and_free_after_it(tmp_path
     left.touch()
     with run.locked():
         assert not left.exists()
+
+
+def test_results_without_a_checkpoint_are_not_overwritten(make_set, tmp_path: Path) -> None:
+    pairs, run = make_set(), tmp_path / "run"
+    Trainer(CONFIG, pairs, run).train()
+    (run / "checkpoints" / "last.safetensors").unlink()
+    model = (run / "model.safetensors").read_bytes()
+    with pytest.raises(RunConflict, match=r"expected last\.safetensors to go on from"):
+        Trainer(CONFIG, pairs, run)
+    assert (run / "model.safetensors").read_bytes() == model
+
+
+def test_a_refused_second_process_changes_nothing(make_set, tmp_path: Path) -> None:
+    pairs, run = make_set(), tmp_path / "run"
+    Trainer(CONFIG, pairs, run).train()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with RunDirectory(run).locked(), pytest.raises(RunConflict, match="another process"):
+        Trainer(replace(CONFIG, epochs=7), pairs, run)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before

@@ -58,9 +58,9 @@ class Sequential(Module):
             grad_output = module.backward(grad_output)
         return grad_output
 
-    def skip_input_gradient(self) -> None:
+    def skip_input_gradient(self, skip: bool = True) -> None:
         for module in list(self)[:1]:
-            module.skip_input_gradient()
+            module.skip_input_gradient(skip)
 
     def input_span(self, span: Span, axis: int) -> Span:
         for module in reversed(list(self)):
@@ -77,9 +77,9 @@ class _Branch(Module):
         self.inner = inner
         self._wants_input_gradient = True
 
-    def skip_input_gradient(self) -> None:
-        self._wants_input_gradient = False
-        self.inner.skip_input_gradient()
+    def skip_input_gradient(self, skip: bool = True) -> None:
+        self._wants_input_gradient = not skip
+        self.inner.skip_input_gradient(skip)
 
     def input_span(self, span: Span, axis: int) -> Span:
         first, last = self.inner.input_span(span, axis)

@@ -23,7 +23,7 @@ from torch import Tensor, empty
 from n2n.errors import InvalidType, InvalidValue
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
 from n2n.nn.geometry import Span, Windows
-from n2n.nn.module import Module, Parameter
+from n2n.nn.module import Module, Parameter, scratch
 from n2n.nn.windows import (
     Block,
     blocks,
@@ -110,7 +110,10 @@ class _Convolution(Module):
         """(N, C, H, W) as a zero-padded buffer (N, H, W, C)."""
         size = self.windows.padded_size((image.shape[2], image.shape[3]))
         shape = (len(image), *size, image.shape[1])
-        padded = self._workspace.bordered("padded", shape, like=self.weight.value)
+        if self.training:
+            padded = self._workspace.bordered("padded", shape, like=self.weight.value)
+        else:
+            padded = self._new(shape).zero_()
         interior(padded, self.windows).copy_(image.permute(0, 2, 3, 1))
         return padded
 
@@ -118,9 +121,10 @@ class _Convolution(Module):
         """Blocks of (N, P, Q, G), each with a buffer for its columns (g, L, K)."""
         taps = self.weight.value[0].numel()
         bytes_per_position = self.groups * taps * grid.element_size()
+        workspace = scratch() if self._wants_input_gradient else self._workspace
         for block in blocks(len(grid), (grid.shape[1], grid.shape[2]), bytes_per_position):
             count = block.positions.stop - block.positions.start
-            yield block, self._workspace.empty("columns", (self.groups, count, taps), grid)
+            yield block, workspace.empty("columns", (self.groups, count, taps), grid)
 
     def _rows(self, grid: Tensor, block: Block) -> list[Tensor]:
         """A block of (N, P, Q, G) as g views (L, G/g)."""
@@ -130,7 +134,8 @@ class _Convolution(Module):
     def _matrices(self) -> Tensor:
         """The weights as (g, K, G/g)."""
         weight: Tensor = self.weight.value.unflatten(0, (self.groups, -1))
-        return weight.permute(0, 3, 4, 2, 1).flatten(1, 3)
+        weight = weight.permute(0, 3, 4, 2, 1)  # (g, R, S, C/g, G/g)
+        return self._new(weight.shape).copy_(weight).flatten(1, 3)
 
     def _add_weight_gradient(self, total: Tensor) -> None:
         """Add Σ columnsᵀ · rows, (g, K, G/g), to the gradient in torch's layout."""
@@ -175,6 +180,7 @@ class Conv2d(_Convolution):
         self._initialise(bias, generator, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._saved = None
         self._require(x)
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         padded = self._pad(x)
@@ -185,7 +191,8 @@ class Conv2d(_Convolution):
             fill(y.view(-1, self.out_channels)[block.positions], bias)
             add_products(self._rows(y, block), columns, matrices)
         # A first layer needs its buffer for nothing else: windows of one block stay for backward.
-        gathered = not self._wants_input_gradient and columns.shape[1] == y[..., 0].numel()
+        one_block = columns.shape[1] == y[..., 0].numel()
+        gathered = self.training and one_block and not self._wants_input_gradient
         return self._save((padded, matrices, gathered), y.permute(0, 3, 1, 2))
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -209,8 +216,9 @@ class Conv2d(_Convolution):
             return grad_output.new_empty(0)
         return interior(grad_padded, self.windows).permute(0, 3, 1, 2)
 
-    def skip_input_gradient(self) -> None:
-        self._wants_input_gradient = False
+    def skip_input_gradient(self, skip: bool = True) -> None:
+        self._saved = None
+        self._wants_input_gradient = not skip
 
     def input_span(self, span: Span, axis: int) -> Span:
         return self.windows.image_span(span, axis)
@@ -260,6 +268,7 @@ class ConvTranspose2d(_Convolution):
         self._initialise(bias, generator, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        self._saved = None
         self._require(x)
         image_size = self.windows.image_size((x.shape[2], x.shape[3]), self.output_padding)
         grid = channels_last(x)  # (N, P, Q, G)

@@ -42,6 +42,11 @@ class _Loss:
             raise InvalidValue(f"{type(self).__name__}.backward needs a call of the loss before it")
         if grad_output is not None and self.reduction == "none":
             self._require_same_shape(grad_output, difference)
+        elif grad_output is not None and grad_output.numel() != 1:
+            raise ShapeError(
+                f"{type(self).__name__} expects one number as the gradient of its result, "
+                f"got {tuple(grad_output.shape)}"
+            )
         gradient = self._derivative(difference)
         if self.reduction == "mean":
             gradient.div_(difference.numel())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import local
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor, empty
@@ -13,7 +14,7 @@ from n2n.nn.geometry import Span
 if TYPE_CHECKING:
     from torch import device, dtype
 
-__all__ = ["Module", "Parameter", "Workspace"]
+__all__ = ["Module", "Parameter", "Workspace", "scratch"]
 
 
 class Parameter:
@@ -65,6 +66,20 @@ class Workspace:
         self._shapes.clear()
 
 
+_threads = local()
+
+
+def scratch() -> Workspace:
+    """This thread's buffers for what no call leaves behind: shared by all layers, one block large.
+
+    One that has just been used by the layer before is still in the cache.
+    """
+    if not hasattr(_threads, "scratch"):
+        _threads.scratch = Workspace()
+    workspace: Workspace = _threads.scratch
+    return workspace
+
+
 class Module:
     """A differentiable function of one tensor with parameters of its own.
 
@@ -94,10 +109,11 @@ class Module:
         """Rows (axis 0) or columns (axis 1) of the input that those of the output depend on."""
         return span
 
-    def skip_input_gradient(self) -> None:
+    def skip_input_gradient(self, skip: bool = True) -> None:
         """Say that nobody will use what `backward` returns: it may then be an empty tensor.
 
-        A trainer says it of its network, whose first layer has no layer before it.
+        A trainer says it of its network, whose first layer has no layer before it, and takes it
+        back when it has done.
         """
 
     # Parameters and state
