@@ -97,7 +97,10 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return _explain_system(error)
     if is_out_of_memory(error):
         return 3, "out of memory; close other programs or do less at once"
-    return 3, f"a fault of n2n's own ({type(error).__name__}: {error}); please report --debug's text"
+    return (
+        3,
+        f"a fault of n2n's own ({type(error).__name__}: {error}); please report --debug's text",
+    )
 
 
 def _explain_system(error: OSError) -> tuple[int, str]:

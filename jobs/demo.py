@@ -1,6 +1,7 @@
 """`n2n demo`: from photographs to a trained denoiser and its pictures, in about two minutes."""
 
 import shutil
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,6 @@ def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
 def choose(photos: Path) -> tuple[list[Path], list[Path]]:
     """The photographs to train on, and the last few by name, which are kept out."""
     from n2n.errors import InvalidValue
-
     from n2n.images import read_image
 
     found = sorted(p for p in photos.glob("*") if p.suffix.lower() in SUFFIXES)
@@ -93,18 +93,31 @@ def choose(photos: Path) -> tuple[list[Path], list[Path]]:
 
 
 def build_pairs(training: list[Path], out: Path, workers: int) -> Path:
-    """The pair set at OUT/pairs, made of copies of the photographs in OUT/photographs."""
-    from n2n.data import Recipe, build_set, parse_noise
+    """The pair set at OUT/pairs, made of copies of the photographs in OUT/photographs.
+
+    One that is there already is used again if it was made of the same photographs.
+    """
+    from n2n.data import PairSet, Recipe, build_set, parse_noise
+    from n2n.errors import PairSetError
 
     pairs, source = out / "pairs", out / "photographs"
     if pairs.exists():
+        used = {digest for split in PairSet.open(pairs).splits for _, digest in split.sources}
+        if used != {sha256(path.read_bytes()).hexdigest() for path in training}:
+            raise PairSetError(
+                f"{pairs}: expected pairs of the photographs given, found pairs of others; "
+                "choose another --out"
+            )
         return pairs
-    source.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir(parents=True)
     for photograph in training:
         shutil.copyfile(photograph, source / photograph.name)
     click.echo(f"drawing {PAIRS:,} pairs with {NOISE} from {len(training)} photographs", err=True)
     recipe = Recipe(size=SIZE, pairs=PAIRS, val_pairs=500)
-    build_set(source, pairs, parse_noise(NOISE), recipe, workers=workers)
+    made = build_set(source, pairs, parse_noise(NOISE), recipe, workers=workers)
+    for skip in made.skipped:
+        click.echo(f"skipped {skip.name}: {skip.reason}", err=True)
     return pairs
 
 
@@ -147,7 +160,7 @@ def denoise_all(model: Path, held_out: list[Path], out: Path) -> list[dict[str, 
             target = out / folder / f"{path.stem}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
             write_image(target, Image(pixels))
-        strips.append(np.concatenate([centre(noisy), centre(denoised), centre(clean)], axis=1))
+        strips.append(np.concatenate([centre(p) for p in (noisy, denoised, clean)], axis=1))
         scores.append(
             {
                 "name": path.name,
@@ -160,9 +173,11 @@ def denoise_all(model: Path, held_out: list[Path], out: Path) -> list[dict[str, 
 
 
 def centre(pixels: Pixels, side: int = 256) -> Pixels:
-    """The middle of a picture (H, W, C), at most `side` pixels each way."""
+    """The middle of a picture (H, W, C), (side, side, C); black around a smaller one."""
     top, left = (max(0, (size - side) // 2) for size in pixels.shape[:2])
-    return pixels[top : top + side, left : left + side]
+    middle = pixels[top : top + side, left : left + side]
+    rows, columns = (side - size for size in middle.shape[:2])
+    return np.pad(middle, ((0, rows), (0, columns), (0, 0)))
 
 
 def psnr_of(pixels: Pixels, clean: Pixels) -> float:

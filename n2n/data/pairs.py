@@ -41,6 +41,7 @@ class Split:
         self.target = parts[0][1].provenance.target
         self.noise = parts[0][1].provenance.noise
         self.has_clean = "clean" in parts[0][1].columns
+        self.sources = parts[0][1].provenance.sources  # names and sha256 digests
         self._kept: dict[str, NDArray[np.uint8]] | None = None
 
     def __repr__(self) -> str:

@@ -91,9 +91,12 @@ def test_out_of_memory() -> None:
         assert len(result.stderr.splitlines()) == 1
 
 
-def test_a_mistake_of_ours_is_not_hidden() -> None:
+def test_a_mistake_of_ours_is_a_failed_job_and_names_itself() -> None:
     for error in (RuntimeError("a bug"), ZeroDivisionError("a bug"), AssertionError("a bug")):
-        assert run_raising(error).exception is error
+        result = run_raising(error)
+        assert result.exit_code == 3
+        assert f"({type(error).__name__}: a bug)" in result.stderr
+        assert len(result.stderr.splitlines()) == 1
 
 
 def test_a_message_is_one_line() -> None:
