@@ -54,7 +54,7 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--turns/--no-turns", default=False, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=False, help="Exchange input and target at random.")
 @click.option("--seed", default=0, help="Of the weights, the order and the augmentation.")
-@click.option("--device", default="cpu", help="cpu, cuda or cuda:INDEX.")
+@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:INDEX.")
 @click.option("--threads", type=int, help="CPU threads.  [default: all cores]", show_default=False)
 @click.option("--memory", default=2.0, help="GiB of pairs to hold; a larger set streams.")
 @click.option("--checkpoint-seconds", default=60.0, help="Between checkpoints in an epoch.")
@@ -108,8 +108,10 @@ def main(
 
 def gibibytes(number: float) -> int:
     """Bytes; click's error for what is not above zero."""
-    if not 0 < number < float("inf"):
-        raise click.BadParameter(f"expected GiB above 0, got {number}", param_hint="--memory")
+    if not 0 < number <= 2**20:
+        raise click.BadParameter(
+            f"expected GiB above 0 and at most {2**20}, got {number}", param_hint="--memory"
+        )
     return int(number * 2**30)
 
 

@@ -8,6 +8,8 @@ from n2n.errors import InvalidValue
 
 __all__ = ["choose_device", "set_threads"]
 
+MOST_THREADS = 1024
+
 
 def choose_device(name: str) -> torch.device:
     """`auto` (the first GPU, else the CPU), `cpu`, `cuda` or `cuda:INDEX`.
@@ -35,7 +37,7 @@ def set_threads(threads: int | None) -> int:
             if hasattr(os, "sched_getaffinity")
             else os.cpu_count() or 1
         )
-    if threads < 1:
-        raise InvalidValue(f"threads must be at least 1, got {threads}")
+    if not 1 <= threads <= MOST_THREADS:
+        raise InvalidValue(f"threads must be from 1 to {MOST_THREADS}, got {threads}")
     torch.set_num_threads(threads)
     return threads

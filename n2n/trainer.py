@@ -40,6 +40,7 @@ Loss = MSELoss | L1Loss
 LOSSES: dict[str, type[Loss]] = {"mse": MSELoss, "l1": L1Loss}
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
+LARGEST = 3e38  # about the largest float32
 AUGMENTATION = 2  # what a random stream is for; 0 and 1 are the order's (n2n.data.batches)
 
 
@@ -85,7 +86,7 @@ class TrainConfig:
                 raise InvalidValue(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("lr", "momentum", "weight_decay", "warmup", "decay", "checkpoint_seconds"):
             value = getattr(self, name)
-            if not math.isfinite(value) or value < 0:
+            if not 0 <= value <= LARGEST:
                 raise InvalidValue(f"{name} must be a finite number, not negative, got {value}")
         if not self.decay:
             raise InvalidValue(f"decay must be above 0, got {self.decay}")

@@ -1,7 +1,7 @@
 """A neural network library from scratch: forward and backward by hand, no autograd.
 
-The rule of five: of torch it uses `empty`, `cat`, `arange`, `fold`, `unfold` and the methods of
-Tensor, nothing else. Tensors are (N, C, H, W).
+The rule of five: of torch it may use `empty`, `cat`, `arange`, `fold`, `unfold` and the methods of
+Tensor, nothing else; the first three are enough. Tensors are (N, C, H, W).
 """
 
 from n2n.nn.activation import LeakyReLU, ReLU, Sigmoid

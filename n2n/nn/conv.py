@@ -26,6 +26,7 @@ from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module, Parameter, scratch
 from n2n.nn.windows import (
     Block,
+    block_bytes,
     blocks,
     channels_last,
     fill,
@@ -122,7 +123,8 @@ class _Convolution(Module):
         taps = self.weight.value[0].numel()
         bytes_per_position = self.groups * taps * grid.element_size()
         workspace = scratch() if self._wants_input_gradient else self._workspace
-        for block in blocks(len(grid), (grid.shape[1], grid.shape[2]), bytes_per_position):
+        size = (grid.shape[1], grid.shape[2])
+        for block in blocks(len(grid), size, bytes_per_position, block_bytes(grid)):
             count = block.positions.stop - block.positions.start
             yield block, workspace.empty("columns", (self.groups, count, taps), grid)
 

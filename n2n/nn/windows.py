@@ -18,6 +18,7 @@ from n2n.nn.geometry import Windows
 
 __all__ = [
     "Block",
+    "block_bytes",
     "blocks",
     "channels_last",
     "fill",
@@ -37,9 +38,11 @@ class Block(NamedTuple):
     positions: slice  # in the grid as (N·P·Q)
 
 
-# Columns are made for so many bytes at once: they stay in the cache between the copy and the
-# GEMM, and a nine-fold copy of the whole image is never in memory.
+# Columns are made for so many bytes at once. On a CPU they stay in the cache between the copy and
+# the GEMM; a GPU wants fewer and larger products. A convolution never holds its whole input
+# copied nine-fold.
 BLOCK_BYTES = 3 * 2**20
+BLOCK_BYTES_GPU = 256 * 2**20
 
 
 def require_image(x: Tensor, channels: int, *, layer: str) -> None:
@@ -63,17 +66,22 @@ def interior(padded: Tensor, windows: Windows) -> Tensor:
     return padded[:, top : padded.shape[1] - top, left : padded.shape[2] - left]
 
 
+def block_bytes(x: Tensor) -> int:
+    """How many bytes of columns to make at once where x is."""
+    return BLOCK_BYTES if x.device.type == "cpu" else BLOCK_BYTES_GPU
+
+
 def whole(batch: int, grid: Pair) -> Block:
     """All of the grid as one block."""
     return Block(slice(0, batch), slice(0, grid[0]), slice(0, batch * grid[0] * grid[1]))
 
 
-def blocks(batch: int, grid: Pair, bytes_per_position: int) -> Iterator[Block]:
-    """Parts of the grid whose columns take about BLOCK_BYTES: some images, or rows of one."""
+def blocks(batch: int, grid: Pair, bytes_per_position: int, limit: int) -> Iterator[Block]:
+    """Parts of the grid whose columns take about `limit` bytes: some images, or rows of one."""
     per_row = bytes_per_position * grid[1]
-    at_once = max(1, BLOCK_BYTES // (per_row * grid[0]))
+    at_once = max(1, limit // (per_row * grid[0]))
     for images in _even_parts(batch, at_once):
-        for rows in _even_parts(grid[0], max(1, BLOCK_BYTES // per_row)):
+        for rows in _even_parts(grid[0], max(1, limit // per_row)):
             first = (images.start * grid[0] + rows.start) * grid[1]
             count = (images.stop - images.start) * (rows.stop - rows.start) * grid[1]
             yield Block(images, rows, slice(first, first + count))
