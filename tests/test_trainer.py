@@ -361,10 +361,16 @@ def test_killed_between_metrics_and_checkpoint(pairs: PairSet, tmp_path: Path, m
         mine = Trainer(config, pairs, run)
         save = mine._checkpoint
 
-        def checkpoint(mine: Trainer = mine, save: Any = save, epoch: int = epoch) -> None:
-            if mine.position.epoch == epoch:
+        def checkpoint(
+            path: Path,
+            *scores: Any,
+            mine: Trainer = mine,
+            save: Any = save,
+            epoch: int = epoch,
+        ) -> None:
+            if mine.position.epoch == epoch and path == mine.run.last_path:
                 raise Killed
-            save()
+            save(path, *scores)
 
         monkeypatch.setattr(mine, "_checkpoint", checkpoint)
         with pytest.raises(Killed):

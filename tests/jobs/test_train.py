@@ -244,7 +244,7 @@ def test_diverged(make_set) -> None:
         (["--set", "channels=1"], "3 channels, got channels=1"),
         (["--seed", "-1"], "seed must be from 0 to 2^64 - 1, got -1"),
         (["--seed", str(1 << 64)], "seed must be from 0 to 2^64 - 1"),
-        (["--threads", "0"], "threads must be at least 1, got 0"),
+        (["--threads", "0"], "threads must be from 1 to 1024, got 0"),
         (["--memory", "0"], "--memory"),
         (["--memory", "nan"], "--memory"),
         (["--memory", "inf"], "--memory"),
