@@ -55,8 +55,11 @@ def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
     again goes on where it was stopped.
     """
     from n2n.device import set_threads
+    from n2n.errors import InvalidValue
 
     threads = set_threads(threads)
+    if out.resolve().is_relative_to(photos.resolve()):
+        raise InvalidValue(f"{out}: expected a folder outside of {photos}; choose another --out")
     training, held_out = choose(photos)
     pairs = build_pairs(training, out, threads)
     model = train(pairs, out / "run", threads)

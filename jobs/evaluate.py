@@ -53,6 +53,7 @@ def main(
     if as_json:
         print_json({"split": chosen.name, **scores})
         return
+    click.echo(f"{'split':42s}{chosen.name}")
     for name, (label, text) in NAMES.items():
         value = scores[name]
         if value is not None:

@@ -117,14 +117,15 @@ def gibibytes(number: float) -> int:
 
 @contextmanager
 def stopping(trainer: "Trainer") -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the batch, save and stop; a second one stops at once."""
+    """Ctrl-C, SIGTERM, a closed terminal end the batch, save and stop; a second one at once."""
 
     def stop(number: int, frame: Any) -> None:
         if trainer.stop:
             raise KeyboardInterrupt
         trainer.stop = True
 
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
     try:
         yield
     finally:
@@ -147,11 +148,10 @@ class Progress:
         config, pairs = trainer.config, trainer.pairs
         done = trainer.position
         if done.epoch >= config.epochs:
-            click.echo(
-                f"the run is complete: {done.epoch} of {config.epochs} epochs; more --epochs, "
-                "or another --run, train on",
-                err=True,
-            )
+            longer = "more --epochs, or another --run, train on"
+            if "epochs" not in config.may_change:
+                longer = "train on in another --run: a cosine schedule has an end"
+            click.echo(f"the run is complete: {done.epoch} epochs done; {longer}", err=True)
             return
         count = sum(value.numel() for value, _ in trainer.network.param())
         click.echo(
@@ -194,6 +194,7 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     names = {
         "psnr": "PSNR {:.2f} dB",
         "ssim": "SSIM {:.4f}",
+        "psnr_pooled": "pooled: PSNR {:.2f} dB",
         "estimated_psnr": "estimated {:.2f} dB",
     }
     parts += [text.format(val[name]) for name, text in names.items() if val.get(name) is not None]

@@ -78,7 +78,10 @@ def plan_file(source: Path, destination: Path) -> Plan:
     if destination.is_dir():
         destination = destination / source.name
     if format_of(destination) is None:
-        raise InvalidValue(f"{destination}: an output that ends in {KNOWN} expected; rename it")
+        raise InvalidValue(
+            f"{destination}: an output that ends in {KNOWN} expected; rename it, or end the name "
+            "of a folder with /"
+        )
     if os.path.realpath(source) == os.path.realpath(destination) or (
         destination.exists() and source.samefile(destination)
     ):

@@ -93,7 +93,10 @@ class Model:
 
     @classmethod
     def load(cls, path: str | Path) -> "Model":
-        """The model of a model file, with a new optimiser. ModelFileError if it is none."""
+        """A new Model from a model file, with a new optimiser: `model = Model.load(path)`.
+
+        ModelFileError if it is none.
+        """
         network, _ = load_model(path)
         model = cls(network.name, **network.config)
         model.model.load_state_dict(network.state_dict())

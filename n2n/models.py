@@ -26,7 +26,7 @@ from n2n.nn.arguments import require_at_least
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-__all__ = ["Network", "architectures", "create"]
+__all__ = ["Network", "architectures", "create", "size_multiple"]
 
 
 class Network(Sequential):
@@ -150,6 +150,18 @@ def create(name: str, *, generator: Generator | None = None, **config: int) -> N
     seed: channels (3), width (48). unet: channels (3), width (32), depth (2). Every setting is an
     integer of at least 1. InvalidValue for a name or a setting that does not exist.
     """
+    chosen = _configure(name, config)
+    return Network(
+        chosen.build(generator), name=name, config=asdict(chosen), multiple=chosen.multiple
+    )
+
+
+def size_multiple(name: str, **config: int) -> int:
+    """What H and W of a network's input must be multiples of, without making the network."""
+    return _configure(name, config).multiple
+
+
+def _configure(name: str, config: dict[str, int]) -> _Seed | _UNet:
     if name not in ARCHITECTURES:
         raise InvalidValue(
             f"expected an architecture among {', '.join(ARCHITECTURES)}, got {name!r}"
@@ -160,7 +172,4 @@ def create(name: str, *, generator: Generator | None = None, **config: int) -> N
         if key not in known:
             raise InvalidValue(f"{name} has the settings {', '.join(known)}, got {key!r}")
         require_at_least(value, 1, name=key)
-    chosen = architecture(**config)
-    return Network(
-        chosen.build(generator), name=name, config=asdict(chosen), multiple=chosen.multiple
-    )
+    return architecture(**config)

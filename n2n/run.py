@@ -214,6 +214,11 @@ class RunDirectory:
         self, found: dict[str, Any], wanted: dict[str, Any], may_change: frozenset[str]
     ) -> None:
         for name in {**found, **wanted}:
+            if name == "digest" and found.get(name) != wanted.get(name):
+                raise RunConflict(
+                    f"{self.path}: belongs to the pair set {found.get('set')}, asked to train on "
+                    f"{wanted.get('set')}, which differs; choose another --run"
+                )
             if name not in may_change and found.get(name) != wanted.get(name):
                 raise RunConflict(
                     f"{self.path}: holds a run with {name} {found.get(name)}, asked for "

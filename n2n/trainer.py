@@ -17,8 +17,8 @@ from n2n import models
 from n2n.checkpoint import save_model
 from n2n.data import PairSet
 from n2n.data.augmentation import Augmentation
-from n2n.errors import Diverged, Interrupted, InvalidValue
-from n2n.evaluation import Scores, evaluate, require_fit, to_float
+from n2n.errors import Diverged, Interrupted, InvalidValue, ShapeError
+from n2n.evaluation import Scores, evaluate, to_float
 from n2n.models import Network
 from n2n.nn import (
     SGD,
@@ -177,8 +177,13 @@ class Trainer:
                 f"swap needs two noisy views, the set's target is {pairs.train.target}; "
                 "switch swap off"
             )
+        multiple = models.size_multiple(config.model, **config.model_config)
+        if height % multiple or width % multiple:
+            raise ShapeError(
+                f"the network {config.model} takes sizes that are multiples of {multiple}, the set "
+                f"has images of {height}x{width}; build it with another --size"
+            )
         self.network = config.make_network(channels)
-        require_fit(self.network, pairs.train)
         self.optimizer = config.make_optimizer(self.network)
         self.loss = LOSSES[config.loss]()
         self.steps_per_epoch = pairs.train.num_batches(config.batch_size)

@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -269,3 +270,39 @@ def test_refuses_sides_that_are_no_multiple() -> None:
         for shape in ((1, 3, 6, 8), (1, 3, 8, 5)):
             with pytest.raises(ShapeError, match="4"):
                 net(torch.zeros(shape))
+
+
+@EVERY
+def test_size_multiple_without_the_network(name: str) -> None:
+    assert models.size_multiple(name) == models.create(name, generator=seeded(0)).multiple
+    assert models.size_multiple("unet", depth=30) == 2**30
+
+
+@EVERY
+def test_two_threads_in_one_network_do_not_disturb_each_other(name: str) -> None:
+    net = models.create(name, width=8, generator=seeded(0)).eval()
+    images = [torch.rand(2, 3, 64, 64, generator=seeded(i)) for i in range(2)]
+    alone = [net(x) for x in images]
+    with ThreadPoolExecutor(2) as threads:
+        for _ in range(10):
+            together = list(threads.map(net, images))
+            assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
+
+
+@EVERY
+def test_a_skipped_input_gradient_changes_no_other_and_can_be_taken_back(name: str) -> None:
+    net = models.create(name, width=4, generator=seeded(0))
+    x, cotangent = (torch.rand(2, 3, 16, 16, generator=seeded(i)) for i in (1, 2))
+
+    def gradients() -> tuple[Tensor, list[Tensor]]:
+        net.zero_grad()
+        net(x)
+        return net.backward(cotangent), [grad.clone() for _, grad in net.param()]
+
+    wanted, expected = gradients()
+    net.skip_input_gradient()
+    _, skipped = gradients()
+    net.skip_input_gradient(False)
+    again, _ = gradients()
+    assert torch.equal(wanted, again)
+    assert all(torch.equal(a, b) for a, b in zip(skipped, expected, strict=True))

@@ -639,7 +639,7 @@ def test_the_defaults_are_the_published_recipe() -> None:
 @pytest.mark.parametrize(
     ("shape", "settings", "error", "message"),
     [
-        ((3, 8, 6), {}, ShapeError, "multiples of 4, the set has images of shape"),
+        ((3, 8, 6), {}, ShapeError, "multiples of 4, the set has images of 8x6"),
         ((3, 8, 12), {"turns": True}, InvalidValue, "square images, the set has 8x12"),
         ((3, 8, 8), {"model_config": {"channels": 1}}, InvalidValue, "3 channels, got channels=1"),
         ((3, 8, 8), {"model_config": {"depth": 1}}, InvalidValue, "settings channels, width, got"),
@@ -671,7 +671,7 @@ def test_another_set_or_configuration_is_refused(make_set, run: Path) -> None:
     pairs, other = make_set(), make_set("other", seed=1)
     Trainer(TrainConfig(**TINY), pairs, run).train()
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    with pytest.raises(RunConflict, match=f"run with digest {pairs.digest}.* {other.digest}"):
+    with pytest.raises(RunConflict, match=f"belongs to the pair set {pairs.path}, .* {other.path}"):
         Trainer(TrainConfig(**TINY), other, run)
     for name, value in {
         "lr": 1.0,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from n2n.data import photographs
-from n2n.data.folder import require_free
+from n2n.data.folder import require_free, require_outside
 from n2n.data.format import Provenance
 from n2n.data.make import Made, Recipe, Scene, inspect_all, make_set
 from n2n.data.noise import NoiseModel
@@ -30,8 +30,7 @@ def build_set(
     byte for the same photographs, noise, recipe and versions of Pillow, numpy and pyarrow,
     whatever `workers` is. Raises PairSetError when nothing can be made of the folder.
     """
-    if out.resolve() == source.resolve():
-        raise PairSetError(f"{out}: expected another folder to write to than the photographs'")
+    require_outside(out, [source])
     require_free(out, overwrite=overwrite)
     found = photographs.find(source, leave_out=[out])
     usable, skipped = inspect_all(

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.data import photographs
-from n2n.data.folder import require_free
+from n2n.data.folder import require_free, require_outside
 from n2n.data.format import Provenance
 from n2n.data.make import Made, Recipe, Scene, inspect_all, make_set
 from n2n.data.noise import channels_first, random_corner
@@ -61,9 +61,7 @@ def pair_set(
     """
     if folder_a.resolve() == folder_b.resolve():
         raise PairSetError(f"{folder_b}: expected another folder than the first exposures'")
-    for folder in (folder_a, folder_b):
-        if folder.resolve() == out.resolve():
-            raise PairSetError(f"{out}: expected another folder to write to than the exposures'")
+    require_outside(out, [folder_a, folder_b])
     require_free(out, overwrite=overwrite)
     found = [
         photographs.find(folder_a, [out, folder_b]),

@@ -4,13 +4,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from n2n.errors import PairSetError
 
-__all__ = ["building", "require_free"]
+__all__ = ["building", "require_free", "require_outside"]
 
 SPLITS = ("train", "val")
 
@@ -41,6 +41,15 @@ def require_free(out: Path, *, overwrite: bool) -> None:
             f"{out}: expected a pair set to overwrite, found also {_some(others)}; "
             "choose another place"
         )
+
+
+def require_outside(out: Path, sources: Iterable[Path]) -> None:
+    """Raise PairSetError if `out` is one of the folders that it is made from, or lies in one."""
+    for source in sources:
+        if out.resolve().is_relative_to(source.resolve()):
+            raise PairSetError(
+                f"{out}: expected a folder outside of the input folder {source}; choose another"
+            )
 
 
 @contextmanager

@@ -129,6 +129,7 @@ def write_part(path: Path, columns: Mapping[str, NDArray[np.uint8]], info: PartI
             compression="none",
             use_dictionary=False,
             write_statistics=False,
+            write_page_checksum=True,
             store_schema=False,
         ) as writer:
             writer.add_key_value_metadata({KEY: info.to_json()})

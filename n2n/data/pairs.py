@@ -229,7 +229,7 @@ class _File:
     def __init__(self, path: Path, info: PartInfo) -> None:
         self.path, self.info = path, info
         try:
-            self._file = pq.ParquetFile(path)
+            self._file = pq.ParquetFile(path, page_checksum_verification=True)
         except (pa.ArrowException, FileNotFoundError) as error:
             raise self._damaged(error) from error
 

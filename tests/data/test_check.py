@@ -1,6 +1,7 @@
 """Checking sets: figures against independent ones, no false alarm, every planted fault found."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from n2n.data import PairSet, check_set, faults, parse_noise
@@ -8,6 +9,7 @@ from n2n.data.check import findings_of, repeats
 from n2n.data.format import Provenance
 from n2n.data.measure import measure_group
 from n2n.data.writer import write_arrays
+from n2n.errors import PairSetError
 
 COLUMNS = ("input", "target", "clean")
 ROWS = 400
@@ -222,7 +224,14 @@ def test_images_shared_by_train_and_val_are_found(clean, tmp_path):
     assert (finding.kind, finding.split, finding.first_rows) == ("duplicate", "val", (12,))
 
 
-def test_damaged_rows_are_found(clean, tmp_path):
+@pytest.mark.parametrize("checksums", [True, False])
+def test_damaged_rows_are_found(clean, tmp_path, monkeypatch, checksums):
+    """By Parquet's own checksums, or, where a writer left them out, by the digest of the rows."""
+    writer = pq.ParquetWriter
+    monkeypatch.setattr(
+        "n2n.data.format.pq.ParquetWriter",
+        lambda *values, **names: writer(*values, **{**names, "write_page_checksum": checksums}),
+    )
     x, y = noisy(clean)
     write(tmp_path / "set", {"input": x, "target": y}, "train")
     path = tmp_path / "set" / "train" / "part-00000.parquet"
@@ -230,8 +239,13 @@ def test_damaged_rows_are_found(clean, tmp_path):
     at = content.index(x[200].tobytes())
     content[at] ^= 1
     path.write_bytes(content)
-    (finding,) = check_set(tmp_path / "set").findings
-    assert finding.kind == "damaged"
+    if checksums:
+        for read in (check_set, lambda path: PairSet.open(path).train.read()):
+            with pytest.raises(PairSetError, match=r"part-00000\.parquet: cannot be read .*CRC"):
+                read(tmp_path / "set")
+    else:
+        (finding,) = check_set(tmp_path / "set").findings
+        assert finding.kind == "damaged"
 
 
 def test_row_numbers_count_over_row_groups_and_workers_agree(clean, tmp_path):

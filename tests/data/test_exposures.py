@@ -70,7 +70,7 @@ def test_folders_without_a_pair_are_refused(exposures, tmp_path):
     a, b = exposures
     with pytest.raises(PairSetError, match="expected another folder than the first"):
         pair_set(a, a, tmp_path / "set", RECIPE)
-    with pytest.raises(PairSetError, match="expected another folder to write to"):
+    with pytest.raises(PairSetError, match="expected a folder outside of the input folder"):
         pair_set(a, b, b, RECIPE, overwrite=True)
     (tmp_path / "empty").mkdir()
     with pytest.raises(PairSetError, match="found no pair that can be used"):

@@ -144,7 +144,7 @@ REFUSED = {
     "no model": (["in", "out", "--model", "no.safetensors"], "no.safetensors: expected a model"),
     "no such device": (["in", "out", "--device", "tpu"], "device must be auto, cpu, cuda"),
     "no such GPU": (["in", "out", "--device", "cuda:99"], "expected the GPU cuda:99, found"),
-    "threads": (["in", "out", "--threads", "0"], "threads must be at least 1"),
+    "threads": (["in", "out", "--threads", "0"], "threads must be from 1 to 1024"),
     "no output": (["in"], "Missing argument 'OUTPUT'"),
 }
 

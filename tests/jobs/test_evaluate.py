@@ -74,6 +74,7 @@ def test_text(make_set) -> None:
     assert found["PSNR, mean over images"] == f"{np.mean(-10 * np.log10(errors)):.2f} dB"
     assert found["PSNR, pooled"] == f"{-10 * np.log10(errors.mean()):.2f} dB"
     assert found["mean squared error"] == f"{errors.mean():.6f}"
+    assert found.pop("split") == "val"
     assert len(found) == 9
 
 

@@ -119,7 +119,7 @@ def test_a_run(make_set) -> None:
     )
     pattern = (
         r"epoch {}/2  loss 0\.\d{{6}}  PSNR \d+\.\d\d dB  SSIM -?0\.\d{{4}}  "
-        r"estimated \d+\.\d\d dB  \d+ img/s  00:00:\d\d left"
+        r"pooled: PSNR \d+\.\d\d dB  estimated \d+\.\d\d dB  \d+ img/s  00:00:\d\d left"
     )
     for number, line in enumerate(epochs, start=1):
         assert re.fullmatch(pattern.format(number), line)
@@ -186,7 +186,7 @@ def test_a_complete_run_says_so(make_set) -> None:
     assert result.exit_code == 0
     assert re.fullmatch(r"3 epochs done; best: epoch [123], .*\n", result.stdout)
     (line,) = result.stderr.splitlines()
-    assert line.startswith("the run is complete: 3 of 3 epochs")
+    assert line.startswith("the run is complete: 3 epochs done; ")
     assert {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()} == before
 
 
@@ -197,11 +197,11 @@ def test_another_configuration(make_set) -> None:
     for result, part in (
         (train("run", "--lr", "0.02"), "lr 0.01, asked for 0.02"),
         (train("run", "--epochs", "4"), "epochs 3, asked for 4"),
-        (run("other", "--run", "run", *OPTIONS), "digest"),
+        (run("other", "--run", "run", *OPTIONS), "belongs to the pair set set, asked"),
     ):
         assert result.exit_code == 2
         (line,) = result.stderr.splitlines()
-        assert line.startswith("n2n: run: holds a run with ")
+        assert line.startswith("n2n: run: ")
         assert part in line
 
 
@@ -268,7 +268,7 @@ def test_sets_that_cannot_be_used(make_set) -> None:
     Path("empty").mkdir()
     assert_refused(run("none", "--run", "run"), "none: expected the folder of a pair set")
     assert_refused(run("empty", "--run", "run"), "empty: expected a pair set")
-    assert_refused(run("odd", "--run", "run"), "multiples of 4", "(3, 6, 8)")
+    assert_refused(run("odd", "--run", "run"), "multiples of 4", "6x8")
     assert_refused(run("oblong", "--run", "run", "--turns"), "square", "4x8")
     assert_refused(run("clean", "--run", "run", "--swap"), "swap")
     assert_refused(run("odd"), "--run")
@@ -457,3 +457,9 @@ def test_a_full_disk(make_set, small_disk: Path) -> None:
     assert result.exit_code == 0, result.stderr
     assert result.stderr.startswith("resuming seed (")
     assert result_of(run_folder) == result_of("whole")
+
+
+def test_a_network_too_deep_for_the_set_is_refused_before_it_is_made(make_set) -> None:
+    make_set(rows=5, val=2)
+    options = ["--run", "run", "--model", "unet", "--set", "depth=40"]
+    assert_refused(run("set", *options), f"multiples of {2**40}")

@@ -115,3 +115,10 @@ def test_what_is_returned_belongs_to_the_caller(loss_class: Any, reduction: str)
         loss.backward()
         assert torch.equal(value, kept[0])
         assert torch.equal(grad, kept[1])
+
+
+def test_a_gradient_of_more_than_one_number_is_refused() -> None:
+    loss = MSELoss()
+    loss(torch.ones(2, 3), torch.zeros(2, 3))
+    with pytest.raises(ShapeError, match="one number"):
+        loss.backward(torch.ones(3))
