@@ -54,10 +54,11 @@ def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
     both is printed. OUT holds the pair set, the run, the model and the pictures; the same command
     again goes on where it was stopped.
     """
-    from n2n.device import set_threads
+    from n2n.device import keep_freed_memory, set_threads
     from n2n.errors import InvalidValue
 
     threads = set_threads(threads)
+    keep_freed_memory()
     if out.resolve().is_relative_to(photos.resolve()):
         raise InvalidValue(f"{out}: expected a folder outside of {photos}; choose another --out")
     training, held_out = choose(photos)

@@ -75,10 +75,11 @@ def main(
     against their clean images, or estimated from the noisy pairs alone.
     """
     from n2n.data import PairSet
-    from n2n.device import choose_device, set_threads
+    from n2n.device import choose_device, keep_freed_memory, set_threads
     from n2n.trainer import TrainConfig, Trainer
 
     threads = set_threads(threads)
+    keep_freed_memory()
     options["device"] = str(choose_device(options["device"]))
     config = TrainConfig(
         model_config=dict(parse_setting(text) for text in settings),

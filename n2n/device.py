@@ -1,14 +1,16 @@
-"""Where the work runs: the device and the number of CPU threads."""
+"""Where the work runs: the device, the number of CPU threads, the memory allocator."""
 
+import ctypes
 import os
 
 import torch
 
 from n2n.errors import InvalidValue
 
-__all__ = ["choose_device", "set_threads"]
+__all__ = ["choose_device", "keep_freed_memory", "set_threads"]
 
 MOST_THREADS = 1024
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # names of glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,3 +43,15 @@ def set_threads(threads: int | None) -> int:
         raise InvalidValue(f"threads must be from 1 to {MOST_THREADS}, got {threads}")
     torch.set_num_threads(threads)
     return threads
+
+
+def keep_freed_memory() -> None:
+    """Let this process keep what it frees, up to a GiB, for the next step of training.
+
+    By default glibc hands large blocks back to the system, and every step pays for their pages
+    anew. Does nothing where the C library has no `mallopt`.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, 32 * 2**20)  # the most that glibc takes
+        mallopt(M_TRIM_THRESHOLD, 2**30)

@@ -1,6 +1,8 @@
 """Devices and threads."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -89,3 +91,22 @@ def test_too_few_threads(count: int) -> None:
     with pytest.raises(InvalidValue, match=f"threads must be from 1 to 1024, got {count}"):
         set_threads(count)
     assert torch.get_num_threads() == before
+
+
+def test_freed_memory_is_kept_and_used_again() -> None:
+    """In a process of its own: large blocks, freed and taken again, fault no page in."""
+    script = """
+import resource, torch
+from n2n.device import keep_freed_memory
+keep_freed_memory()
+for _ in range(3):
+    blocks = [torch.zeros(2**20) for _ in range(8)]
+    del blocks
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+blocks = [torch.zeros(2**20) for _ in range(8)]
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    faults = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    ).stdout
+    assert int(faults) < 8 * 2**22 // 4096 // 10
