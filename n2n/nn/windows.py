@@ -41,7 +41,7 @@ class Block(NamedTuple):
 # Columns are made for so many bytes at once. On a CPU they stay in the cache between the copy and
 # the GEMM; a GPU wants fewer and larger products. A convolution never holds its whole input
 # copied nine-fold.
-BLOCK_BYTES = 4 * 2**20
+BLOCK_BYTES = 3 * 2**20
 BLOCK_BYTES_GPU = 256 * 2**20
 
 
