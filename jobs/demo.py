@@ -127,22 +127,10 @@ def build_pairs(training: list[Path], out: Path, workers: int) -> Path:
 
 def train(pairs: Path, run: Path, threads: int) -> Path:
     """The best model of a short run."""
-    from jobs.train import Progress, stopping
-    from n2n.data import PairSet
-    from n2n.trainer import TrainConfig, Trainer
+    from jobs.train import train_with_progress
+    from n2n.trainer import TrainConfig
 
-    with Progress() as progress:
-        trainer = Trainer(
-            TrainConfig(threads=threads, **TRAINING),
-            PairSet.open(pairs),
-            run,
-            on_batch=progress.batch,
-            on_epoch=progress.epoch,
-        )
-        progress.begin(trainer)
-        with stopping(trainer):
-            trainer.train()
-    return trainer.run.model_path
+    return train_with_progress(TrainConfig(threads=threads, **TRAINING), pairs, run).run.model_path
 
 
 def denoise_all(model: Path, held_out: list[Path], out: Path) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ import click
 from jobs.command import job, print_json
 
 if TYPE_CHECKING:
-    from n2n.trainer import Trainer
+    from n2n.trainer import TrainConfig, Trainer
 
 __all__ = ["main"]
 
@@ -74,9 +74,8 @@ def main(
     best model so far is RUN/model.safetensors, chosen by its pooled PSNR on the validation pairs:
     against their clean images, or estimated from the noisy pairs alone.
     """
-    from n2n.data import PairSet
     from n2n.device import choose_device, keep_freed_memory, set_threads
-    from n2n.trainer import TrainConfig, Trainer
+    from n2n.trainer import TrainConfig
 
     threads = set_threads(threads)
     keep_freed_memory()
@@ -87,6 +86,21 @@ def main(
         memory_limit=gibibytes(memory),
         **options,
     )
+    trainer = train_with_progress(config, pairs, run)
+    click.echo(
+        f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
+        f"{trainer.run.model_path}",
+        err=as_json,
+    )
+    if as_json:
+        print_json(trainer.run.metrics[-1])
+
+
+def train_with_progress(config: "TrainConfig", pairs: Path, run: Path) -> "Trainer":
+    """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
+    from n2n.data import PairSet
+    from n2n.trainer import Trainer
+
     with Progress() as progress:
         trainer = Trainer(
             config,
@@ -97,14 +111,8 @@ def main(
         )
         progress.begin(trainer)
         with stopping(trainer):
-            metrics = trainer.train()
-    click.echo(
-        f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
-        f"{trainer.run.model_path}",
-        err=as_json,
-    )
-    if as_json:
-        print_json(metrics[-1])
+            trainer.train()
+    return trainer
 
 
 def gibibytes(number: float) -> int:

@@ -68,7 +68,7 @@ class NoiseModel:
 
     def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
         """Two noisy views of clean images.   clean and each view: uint8 (N, C, S, S)."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} has no views")
 
 
 @dataclass(frozen=True)

@@ -138,10 +138,6 @@ class Split:
             windows, batch_size=batch_size, seed=seed, epoch=epoch, start=start, shuffle=shuffle
         )
 
-    def forget(self) -> None:
-        """Free what `batches` kept in memory; views that were handed out stay valid."""
-        self._kept = None
-
     def _windows(self, seed: int, epoch: int, shuffle: bool, memory_limit: int) -> list[Window]:
         order = group_order(len(self.groups), seed=seed, epoch=epoch, shuffle=shuffle)
         at_once = max(1, memory_limit // (2 * ROWS_PER_GROUP * math.prod(self.shape)))
