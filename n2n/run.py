@@ -26,14 +26,17 @@ from n2n.nn import Optimizer
 
 __all__ = ["Position", "RunDirectory"]
 
+# Settings that runs of earlier versions do not name, and what they were trained with.
+EARLIER = {"preset": "published", "precision": "fp32"}
+
 
 @dataclass(frozen=True)
 class Position:
     """Where a run stands: `epoch` epochs done, `batch` batches of the next one.
 
     loss_sum: of those batches, each loss times its images; images: how many those were. seconds,
-    compute_seconds: spent on them, in all and in forward, backward and step. best: the best
-    selection score so far, and best_epoch the epoch that reached it.
+    compute_seconds: spent on them, in all and in forward, backward and step (on a GPU: on asking
+    for these). best: the best selection score so far, and best_epoch the epoch that reached it.
     """
 
     epoch: int = 0
@@ -93,7 +96,7 @@ class RunDirectory:
                 "metrics and model of a run; choose another --run"
             )
         if config.exists():
-            self._require_same(self._read_config(config), settings, may_change)
+            self._require_same(self.read_settings(), {**EARLIER, **settings}, may_change)
         self.last_path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(config) as temporary:
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
@@ -201,14 +204,18 @@ class RunDirectory:
             text = "".join(json.dumps(line, allow_nan=False) + "\n" for line in self.metrics)
             temporary.write_text(text, encoding="utf-8")
 
-    def _read_config(self, config: Path) -> dict[str, Any]:
+    def read_settings(self) -> dict[str, Any]:
+        """What config.yaml holds; nothing if there is none. RunConflict for another file."""
+        config = self.path / "config.yaml"
+        if not config.exists():
+            return {}
         try:
             found = yaml.safe_load(config.read_text(encoding="utf-8"))
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise RunConflict(f"{config}: expected YAML, found something else") from error
         if not isinstance(found, dict):
             raise RunConflict(f"{config}: expected the settings of a run, found none")
-        return found
+        return {**EARLIER, **found}
 
     def _require_same(
         self, found: dict[str, Any], wanted: dict[str, Any], may_change: frozenset[str]

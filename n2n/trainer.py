@@ -3,130 +3,35 @@
 import math
 import platform
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n import models
 from n2n.checkpoint import save_model
+from n2n.config import Loss, TrainConfig, unusable
 from n2n.data import PairSet
 from n2n.data.augmentation import Augmentation
+from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted, InvalidValue, ShapeError
-from n2n.evaluation import Scores, evaluate, to_float
+from n2n.evaluation import Scores, evaluate
 from n2n.models import Network
-from n2n.nn import (
-    SGD,
-    Adam,
-    AdamW,
-    ConstantSchedule,
-    CosineSchedule,
-    L1Loss,
-    MSELoss,
-    Optimizer,
-    StepSchedule,
-)
+from n2n.nn import Optimizer
+from n2n.pipeline import feed
 from n2n.run import Position, RunDirectory
 
-__all__ = ["TrainConfig", "Trainer", "train_step"]
+__all__ = ["TrainConfig", "Trainer", "late_step", "train_step"]
 
-Schedule = Callable[[int], float]
-Loss = MSELoss | L1Loss
-LOSSES: dict[str, type[Loss]] = {"mse": MSELoss, "l1": L1Loss}
-OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "step", "cosine")
-LARGEST = 3e38  # about the largest float32
 AUGMENTATION = 2  # what a random stream is for; 0 and 1 are the order's (n2n.data.batches)
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Every setting of a run. The defaults are the published recipe.
-
-    momentum is SGD's; weight_decay is every optimiser's. warmup: epochs of the cosine schedule's
-    rise. decay_epochs, decay: the step schedule multiplies lr by `decay` every so many epochs.
-    memory_limit: bytes of pairs held in memory; a larger set streams. checkpoint_seconds: between
-    checkpoints inside an epoch. InvalidValue names the setting that cannot be used.
-    """
-
-    model: str = "seed"
-    model_config: dict[str, int] = field(default_factory=dict)
-    epochs: int = 50
-    batch_size: int = 100
-    optimizer: str = "sgd"
-    lr: float = 5.0
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    warmup: float = 0.0
-    decay_epochs: int = 20
-    decay: float = 0.1
-    loss: str = "mse"
-    flips: bool = False
-    turns: bool = False
-    swap: bool = False
-    seed: int = 0
-    device: str = "cpu"
-    threads: int = 1
-    memory_limit: int = 2 << 30
-    checkpoint_seconds: float = 60.0
-
-    def __post_init__(self) -> None:
-        _require_among("model", self.model, models.architectures())
-        _require_among("optimizer", self.optimizer, OPTIMIZERS)
-        _require_among("schedule", self.schedule, SCHEDULES)
-        _require_among("loss", self.loss, LOSSES)
-        for name in ("epochs", "batch_size", "threads", "decay_epochs", "memory_limit"):
-            if getattr(self, name) < 1:
-                raise InvalidValue(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "weight_decay", "warmup", "decay", "checkpoint_seconds"):
-            value = getattr(self, name)
-            if not 0 <= value <= LARGEST:
-                raise InvalidValue(f"{name} must be a finite number, not negative, got {value}")
-        if not self.decay:
-            raise InvalidValue(f"decay must be above 0, got {self.decay}")
-        if not 0 <= self.seed < 1 << 64:
-            raise InvalidValue(f"seed must be from 0 to 2^64 - 1, got {self.seed}")
-        if self.momentum and self.optimizer != "sgd":
-            raise InvalidValue(f"momentum is sgd's, got {self.momentum} for {self.optimizer}")
-        if self.schedule == "cosine" and self.warmup >= self.epochs:
-            raise InvalidValue(f"warmup must be below epochs ({self.epochs}), got {self.warmup}")
-
-    @property
-    def may_change(self) -> frozenset[str]:
-        """The settings that may differ when a run is resumed: none that an epoch done rests on."""
-        names = {"set", "device", "threads", "checkpoint_seconds"}
-        return frozenset(names if self.schedule == "cosine" else names | {"epochs"})
-
-    def make_network(self, channels: int) -> Network:
-        """The network, initialised from `seed`."""
-        generator = torch.Generator().manual_seed(self.seed)
-        config = {"channels": channels, **self.model_config}
-        if config["channels"] != channels:
-            raise InvalidValue(
-                f"the set has images of {channels} channels, got channels={config['channels']}"
-            )
-        return models.create(self.model, generator=generator, **config).to(self.device)
-
-    def make_optimizer(self, network: Network) -> Optimizer:
-        if self.optimizer == "sgd":
-            return SGD(network.param(), self.lr, self.momentum, weight_decay=self.weight_decay)
-        kind = Adam if self.optimizer == "adam" else AdamW
-        return kind(network.param(), self.lr, weight_decay=self.weight_decay)
-
-    def make_schedule(self, steps_per_epoch: int) -> Schedule:
-        if self.schedule == "constant":
-            return ConstantSchedule(self.lr)
-        if self.schedule == "step":
-            return StepSchedule(self.lr, self.decay_epochs * steps_per_epoch, self.decay)
-        return CosineSchedule(
-            self.lr, self.epochs * steps_per_epoch, int(self.warmup * steps_per_epoch)
-        )
+LATE = 25  # steps between reading losses, where they are read late
 
 
 def train_step(
@@ -139,10 +44,23 @@ def train_step(
     value = float(loss(network(inputs), targets))
     if not math.isfinite(value):
         raise Diverged(f"the loss is {value}")
+    _descend(network, loss, optimizer)
+    return value
+
+
+def late_step(
+    network: Network, loss: Loss, optimizer: Optimizer, inputs: Tensor, targets: Tensor
+) -> Tensor:
+    """`train_step` that waits for nothing: the loss stays on the device, and nobody looks at it."""
+    value = loss(network(inputs), targets)
+    _descend(network, loss, optimizer)
+    return value
+
+
+def _descend(network: Network, loss: Loss, optimizer: Optimizer) -> None:
     optimizer.zero_grad()
     network.backward(loss.backward())
     optimizer.step()
-    return value
 
 
 class Trainer:
@@ -151,6 +69,11 @@ class Trainer:
     `on_batch(images)` hears of every batch, `on_epoch(line)` of every epoch and its metrics.
     `stop` may be set to True at any time: the batch ends, a checkpoint is written, and `train`
     raises Interrupted.
+
+    asynchronous: prepare batches in a thread of its own, and read losses late, every 25 steps and
+    before anything is saved. So a GPU never waits for the host, and a loss that is not finite
+    stops at most 24 steps later than it could; it names its own batch, and nothing is saved
+    meanwhile. The weights are the same bit for bit. None: on a GPU (not yet run on one).
     """
 
     def __init__(
@@ -161,31 +84,31 @@ class Trainer:
         *,
         on_batch: Callable[[int], None] = lambda images: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
+        asynchronous: bool | None = None,
     ) -> None:
+        on_gpu = torch.device(config.device).type == "cuda"
+        self.asynchronous = on_gpu if asynchronous is None else asynchronous
         self.config = config
         self.pairs = pairs
         self.on_batch = on_batch
         self.on_epoch = on_epoch
         self.stop = False
         channels, height, width = pairs.shape
-        if config.turns and height != width:
-            raise InvalidValue(
-                f"turns needs square images, the set has {height}x{width}; switch turns off"
-            )
-        if config.swap and pairs.train.target != "noisy":
-            raise InvalidValue(
-                f"swap needs two noisy views, the set's target is {pairs.train.target}; "
-                "switch swap off"
-            )
+        for name, reason in unusable(pairs).items():
+            if getattr(config, name):
+                raise InvalidValue(f"{name} {reason}; switch {name} off")
         multiple = models.size_multiple(config.model, **config.model_config)
         if height % multiple or width % multiple:
             raise ShapeError(
                 f"the network {config.model} takes sizes that are multiples of {multiple}, the set "
                 f"has images of {height}x{width}; build it with another --size"
             )
-        self.network = config.make_network(channels)
+        compute_dtype = use_precision(config.precision, config.device, training=True)
+        set_deterministic(config.device)
+        self.network = config.make_network(channels).compute_in(compute_dtype)
         self.optimizer = config.make_optimizer(self.network)
-        self.loss = LOSSES[config.loss]()
+        self.loss = config.make_loss()
+        self._unread: list[tuple[Tensor, int]] = []  # losses of the last batches, and their images
         self.steps_per_epoch = pairs.train.num_batches(config.batch_size)
         self.schedule = config.make_schedule(self.steps_per_epoch)
         self.augment = Augmentation(flips=config.flips, turns=config.turns, swap=config.swap)
@@ -215,61 +138,86 @@ class Trainer:
                     self._finish_epoch()
         finally:
             self.network.skip_input_gradient(False)
+            self.network.release()
         return self.run.metrics
 
     def _train_epoch(self) -> None:
         """The steps of one epoch, from wherever the position stands in it."""
         self.network.train()
         started = saved = time.monotonic()
-        compute, spent = 0.0, self.position.seconds
-        begin = self.position
+        compute, begin = 0.0, self.position
+        self._unread.clear()
+        batches = feed(self._batches(), self.config.device, threaded=self.asynchronous)
+        with closing(batches):
+            for x, y in batches:
+                before = time.monotonic()
+                self._step(x, y)
+                now = time.monotonic()
+                compute += now - before
+                self.position = replace(
+                    self.position,
+                    batch=self.position.batch + 1,
+                    images=self.position.images + len(x),
+                    seconds=begin.seconds + now - started,
+                    compute_seconds=begin.compute_seconds + compute,
+                )
+                self.on_batch(len(x))
+                due = now - saved > self.config.checkpoint_seconds
+                if self.stop or due:
+                    self._require_finite()
+                    self._checkpoint(self.run.last_path)
+                    saved = now
+                if self.stop:
+                    raise Interrupted(
+                        f"stopped after batch {self.position.batch} of epoch {begin.epoch + 1}, "
+                        f"which is saved in {self.run.path}; run the same command again to go on"
+                    )
+        self._read_losses(self.position.batch)  # waits for a GPU, whose time is then known
+        self.position = replace(self.position, seconds=begin.seconds + time.monotonic() - started)
+
+    def _batches(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+        """The epoch's batches from the position on, augmented: uint8 (N, C, H, W) each."""
+        config, begin = self.config, self.position
         batches = self.pairs.train.batches(
-            batch_size=self.config.batch_size,
-            seed=self.config.seed,
+            batch_size=config.batch_size,
+            seed=config.seed,
             epoch=begin.epoch,
             start=begin.batch,
-            memory_limit=self.config.memory_limit,
+            memory_limit=config.memory_limit,
         )
-        for inputs, targets in batches:
-            x, y = self._prepare(inputs, targets)
-            before = time.monotonic()
-            value = self._step(x, y)
-            now = time.monotonic()
-            compute += now - before
-            self.position = replace(
-                self.position,
-                batch=self.position.batch + 1,
-                loss_sum=self.position.loss_sum + value * len(inputs),
-                images=self.position.images + len(inputs),
-                seconds=spent + now - started,
-                compute_seconds=begin.compute_seconds + compute,
-            )
-            self.on_batch(len(inputs))
-            if self.stop:
-                self._require_finite()
-                self._checkpoint(self.run.last_path)
-                raise Interrupted(
-                    f"stopped after batch {self.position.batch} of epoch {begin.epoch + 1}, which "
-                    f"is saved in {self.run.path}; run the same command again to go on"
-                )
-            if now - saved > self.config.checkpoint_seconds:
-                self._require_finite()
-                self._checkpoint(self.run.last_path)
-                saved = now
+        for number, (inputs, targets) in enumerate(batches, start=begin.batch):
+            place = (config.seed, begin.epoch, AUGMENTATION, number)
+            yield self.augment(inputs, targets, np.random.default_rng(place))
 
-    def _prepare(self, inputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-        """uint8 batches (N, C, H, W), augmented, as floats on the device."""
-        place = (self.config.seed, self.position.epoch, AUGMENTATION, self.position.batch)
-        inputs, targets = self.augment(inputs, targets, np.random.default_rng(place))
-        return to_float(inputs, self.config.device), to_float(targets, self.config.device)
-
-    def _step(self, x: Tensor, y: Tensor) -> float:
+    def _step(self, x: Tensor, y: Tensor) -> None:
+        """One step; its loss is added to the position's, at once or late."""
         batch = self.position.batch
         self.optimizer.lr = self._lr(batch)
+        arguments = self.network, self.loss, self.optimizer, x, y
+        if self.asynchronous:
+            self._unread.append((late_step(*arguments), len(x)))
+            if len(self._unread) == LATE:
+                self._read_losses(batch + 1)
+            return
         try:
-            return train_step(self.network, self.loss, self.optimizer, x, y)
+            self._count_loss(train_step(*arguments), len(x))
         except Diverged as error:
             raise self._diverged(str(error), batch + 1) from error
+
+    def _read_losses(self, batches: int) -> None:
+        """Wait for the losses not read yet, of the last of so many batches. Diverged names one."""
+        if not self._unread:
+            return
+        values = torch.stack([value for value, _ in self._unread]).tolist()
+        first = batches - len(values) + 1
+        for batch, (value, (_, images)) in enumerate(zip(values, self._unread, strict=True), first):
+            if not math.isfinite(value):
+                raise self._diverged(f"the loss is {value}", batch)
+            self._count_loss(value, images)
+        self._unread.clear()
+
+    def _count_loss(self, value: float, images: int) -> None:
+        self.position = replace(self.position, loss_sum=self.position.loss_sum + value * images)
 
     def _lr(self, batch: int) -> float:
         """The learning rate of a batch of this epoch."""
@@ -284,7 +232,8 @@ class Trainer:
         )
 
     def _require_finite(self) -> None:
-        """Diverged, before anything is saved, if the last step left a parameter not finite."""
+        """Diverged, before anything is saved, for a loss not read yet or a parameter."""
+        self._read_losses(self.position.batch)
         for name, parameter in self.network.named_parameters().items():
             if not bool(parameter.value.isfinite().all()):
                 raise self._diverged(f"{name} is not finite after a step", self.position.batch)
@@ -349,8 +298,3 @@ def versions() -> dict[str, str]:
     except metadata.PackageNotFoundError:  # run from a folder that was not installed
         own = "unknown"
     return {"n2n": own, "torch": torch.__version__, "python": platform.python_version()}
-
-
-def _require_among(name: str, value: str, known: Any) -> None:
-    if value not in known:
-        raise InvalidValue(f"{name} must be one of {', '.join(known)}, got {value!r}")

@@ -14,12 +14,13 @@ import yaml
 
 from n2n import models
 from n2n.checkpoint import read_tensors
+from n2n.config import TrainConfig
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.nn import SGD
 from n2n.run import Position, RunDirectory
-from n2n.trainer import TrainConfig, Trainer
+from n2n.trainer import Trainer
 
-CONFIG = TrainConfig(model_config={"width": 2}, epochs=2, batch_size=45)
+CONFIG = TrainConfig.of("published", model_config={"width": 2}, epochs=2, batch_size=45)
 
 
 @pytest.fixture(autouse=True, scope="module")

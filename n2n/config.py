@@ -1,0 +1,198 @@
+"""What a run is trained with: every setting, the presets, and what a set allows of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+
+from n2n import models
+from n2n.data import PairSet
+from n2n.device import PRECISIONS
+from n2n.errors import InvalidValue
+from n2n.models import Network
+from n2n.nn import (
+    SGD,
+    Adam,
+    AdamW,
+    ConstantSchedule,
+    CosineSchedule,
+    L1Loss,
+    MSELoss,
+    Optimizer,
+    StepSchedule,
+)
+
+__all__ = ["DEFAULT_PRESET", "PRESETS", "Loss", "TrainConfig", "configure", "unusable"]
+
+Schedule = Callable[[int], float]
+Loss = MSELoss | L1Loss
+LOSSES: dict[str, type[Loss]] = {"mse": MSELoss, "l1": L1Loss}
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "step", "cosine")
+LARGEST = 3e38  # about the largest float32
+
+DEFAULT_PRESET = "fast"
+PRESETS: dict[str, dict[str, Any]] = {
+    "fast": {},  # what TrainConfig says
+    "published": {
+        "model": "seed",
+        "epochs": 50,
+        "batch_size": 100,
+        "optimizer": "sgd",
+        "lr": 5.0,
+        "weight_decay": 0.0,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "flips": False,
+        "swap": False,
+    },
+}
+PRESET_OF_MODEL = {"seed": "published"}  # of all others: the default
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Every setting of a run. The defaults are the preset `fast`; `TrainConfig.of` takes others.
+
+    preset: where the settings came from, for the record. momentum is SGD's; weight_decay is every
+    optimiser's. warmup: epochs of the cosine schedule's rise. decay_epochs, decay: the step
+    schedule multiplies lr by `decay` every so many epochs. precision: of the operands of matrix
+    products (`n2n.device.use_precision`). memory_limit: bytes of pairs held in memory; a larger
+    set streams. checkpoint_seconds: between checkpoints inside an epoch. InvalidValue names the
+    setting that cannot be used.
+    """
+
+    preset: str = DEFAULT_PRESET
+    model: str = "n2n"
+    model_config: dict[str, int] = field(default_factory=dict)
+    epochs: int = 5
+    batch_size: int = 64
+    optimizer: str = "adamw"
+    lr: float = 2e-3
+    momentum: float = 0.0
+    weight_decay: float = 0.01
+    schedule: str = "cosine"
+    warmup: float = 0.1
+    decay_epochs: int = 20
+    decay: float = 0.1
+    loss: str = "mse"
+    flips: bool = True
+    turns: bool = False
+    swap: bool = True
+    seed: int = 0
+    precision: str = "fp32"
+    device: str = "cpu"
+    threads: int = 1
+    memory_limit: int = 2 << 30
+    checkpoint_seconds: float = 60.0
+
+    def __post_init__(self) -> None:
+        _require_among("preset", self.preset, PRESETS)
+        _require_among("model", self.model, models.architectures())
+        _require_among("optimizer", self.optimizer, OPTIMIZERS)
+        _require_among("schedule", self.schedule, SCHEDULES)
+        _require_among("loss", self.loss, LOSSES)
+        _require_among("precision", self.precision, PRECISIONS)
+        for name in ("epochs", "batch_size", "threads", "decay_epochs", "memory_limit"):
+            if getattr(self, name) < 1:
+                raise InvalidValue(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("lr", "momentum", "weight_decay", "warmup", "decay", "checkpoint_seconds"):
+            value = getattr(self, name)
+            if not 0 <= value <= LARGEST:
+                raise InvalidValue(f"{name} must be a finite number, not negative, got {value}")
+        if not self.decay:
+            raise InvalidValue(f"decay must be above 0, got {self.decay}")
+        if not 0 <= self.seed < 1 << 64:
+            raise InvalidValue(f"seed must be from 0 to 2^64 - 1, got {self.seed}")
+        if self.momentum and self.optimizer != "sgd":
+            raise InvalidValue(f"momentum is sgd's, got {self.momentum} for {self.optimizer}")
+        if self.schedule == "cosine" and self.warmup >= self.epochs:
+            raise InvalidValue(f"warmup must be below epochs ({self.epochs}), got {self.warmup}")
+
+    @classmethod
+    def of(cls, preset: str | None = None, **settings: Any) -> "TrainConfig":
+        """A preset's settings, with those given in place of its own.
+
+        Without a name: the preset for `model`. A preset's learning rate is for its optimiser: sgd
+        and the others need rates a thousand times apart, so that changing from one to the other
+        asks for an lr (InvalidValue).
+        """
+        if preset is None:
+            preset = PRESET_OF_MODEL.get(settings.get("model", ""), DEFAULT_PRESET)
+        _require_among("preset", preset, PRESETS)
+        base = cls(**{"preset": preset, **PRESETS[preset]})
+        config = replace(base, **settings)
+        if "lr" not in settings and (base.optimizer == "sgd") != (config.optimizer == "sgd"):
+            raise InvalidValue(
+                f"the preset {preset} has lr {base.lr:g}, which is for {base.optimizer}; give "
+                f"the lr for {config.optimizer}, too"
+            )
+        return config
+
+    @property
+    def may_change(self) -> frozenset[str]:
+        """The settings that may differ when a run is resumed: none that an epoch done rests on."""
+        names = {"preset", "set", "device", "threads", "checkpoint_seconds"}
+        return frozenset(names if self.schedule == "cosine" else names | {"epochs"})
+
+    def make_network(self, channels: int) -> Network:
+        """The network, initialised from `seed`."""
+        generator = torch.Generator().manual_seed(self.seed)
+        config = {"channels": channels, **self.model_config}
+        if config["channels"] != channels:
+            raise InvalidValue(
+                f"the set has images of {channels} channels, got channels={config['channels']}"
+            )
+        return models.create(self.model, generator=generator, **config).to(self.device)
+
+    def make_optimizer(self, network: Network) -> Optimizer:
+        if self.optimizer == "sgd":
+            return SGD(network.param(), self.lr, self.momentum, weight_decay=self.weight_decay)
+        kind = Adam if self.optimizer == "adam" else AdamW
+        return kind(network.param(), self.lr, weight_decay=self.weight_decay)
+
+    def make_loss(self) -> Loss:
+        return LOSSES[self.loss]()
+
+    def make_schedule(self, steps_per_epoch: int) -> Schedule:
+        if self.schedule == "constant":
+            return ConstantSchedule(self.lr)
+        if self.schedule == "step":
+            return StepSchedule(self.lr, self.decay_epochs * steps_per_epoch, self.decay)
+        return CosineSchedule(
+            self.lr, self.epochs * steps_per_epoch, int(self.warmup * steps_per_epoch)
+        )
+
+
+def configure(
+    pairs: PairSet, preset: str | None = None, **settings: Any
+) -> tuple[TrainConfig, list[str]]:
+    """`TrainConfig.of` for a set, and a line for each thing of the preset that was left out.
+
+    What the set does not allow is switched off where the preset asks for it. Where `settings`
+    ask for it, it stays, and the Trainer refuses it.
+    """
+    config = TrainConfig.of(preset, **settings)
+    lines = []
+    for name, reason in unusable(pairs).items():
+        if getattr(config, name) and name not in settings:
+            config = replace(config, **{name: False})  # type: ignore[arg-type]  # a flag's name
+            lines.append(f"{name} is switched off: it {reason}")
+    return config, lines
+
+
+def unusable(pairs: PairSet) -> dict[str, str]:
+    """The augmentations that do not suit a set, and what each needs."""
+    _, height, width = pairs.shape
+    reasons = {}
+    if height != width:
+        reasons["turns"] = f"needs square images, the set has {height}x{width}"
+    if pairs.train.target != "noisy":
+        reasons["swap"] = f"needs two noisy views, the set's target is {pairs.train.target}"
+    return reasons
+
+
+def _require_among(name: str, value: str, known: Any) -> None:
+    if value not in known:
+        raise InvalidValue(f"{name} must be one of {', '.join(known)}, got {value!r}")
