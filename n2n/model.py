@@ -9,6 +9,7 @@ from torch import Tensor
 from n2n import models
 from n2n.checkpoint import load_model, save_model
 from n2n.denoiser import denoise
+from n2n.device import choose_device
 from n2n.errors import InvalidType, InvalidValue, ModelFileError, ShapeError
 from n2n.models import Network
 from n2n.nn import SGD, L1Loss, MSELoss, Optimizer
@@ -23,9 +24,10 @@ class Model:
     """A network, its optimiser and its loss.
 
     Without arguments: the published network, SGD with learning rate 5 and mean squared error.
-    `config` goes to `n2n.models.create`; `seed` draws the weights and the order of the batches.
+    `config` goes to `n2n.models.create`; `seed` draws the weights and the order of the batches;
+    `device` is where it computes (auto, cpu, cuda or cuda:INDEX; not yet run on a GPU).
 
-    Images are tensors (N, C, H, W), float or uint8, in 0 to 255.
+    Images are tensors (N, C, H, W), float or uint8, in 0 to 255, on any device.
 
     >>> model = Model()
     >>> model.train(noisy, noisy_again, num_epochs=10)
@@ -39,12 +41,15 @@ class Model:
         lr: float = 5.0,
         batch_size: int = 100,
         seed: int = 0,
+        device: str = "cpu",
         **config: int,
     ) -> None:
+        self.device = choose_device(device)
         if batch_size < 1:
             raise InvalidValue(f"batch_size must be at least 1, got {batch_size}")
         self.generator = torch.Generator().manual_seed(seed)
-        self.model: Network = models.create(name, generator=self.generator, **config)
+        network = models.create(name, generator=self.generator, **config)
+        self.model: Network = network.to(self.device)  # before the optimiser holds its tensors
         self.optimizer: Optimizer = SGD(self.model.param(), lr=lr)
         self.loss_function: MSELoss | L1Loss = MSELoss()
         self.batch_size = batch_size
@@ -63,16 +68,18 @@ class Model:
                 f"and {tuple(targets.shape)}"
             )
         self.model.train()
-        losses = []
-        for _ in range(num_epochs):
-            total = 0.0
-            order = torch.randperm(len(inputs), generator=self.generator)
-            for rows in order.split(self.batch_size):
-                total += len(rows) * train_step(
-                    self.model, self.loss_function, self.optimizer, inputs[rows], targets[rows]
-                )
-            losses.append(total / len(inputs))
-        return losses
+        try:
+            return [self._train_epoch(inputs, targets) for _ in range(num_epochs)]
+        finally:
+            self.model.release()  # what the steps kept of batches of this size
+
+    def _train_epoch(self, inputs: Tensor, targets: Tensor) -> float:
+        total = 0.0
+        order = torch.randperm(len(inputs), generator=self.generator).to(inputs.device)
+        for rows in order.split(self.batch_size):
+            x, y = (images[rows].to(self.device) for images in (inputs, targets))
+            total += len(rows) * train_step(self.model, self.loss_function, self.optimizer, x, y)
+        return total / len(inputs)
 
     def predict(self, test_input: Tensor) -> Tensor:
         """Denoise images of any H and W; the result has their shape, dtype and range.
@@ -80,7 +87,7 @@ class Model:
         uint8 is rounded to the nearest; floats stay floats.
         """
         self.model.eval()
-        result = denoise(self.model, _to_unit(test_input)).mul_(255)
+        result = denoise(self.model, _to_unit(test_input), device=self.device).mul_(255)
         return (
             result.round_().to(torch.uint8)
             if test_input.dtype == torch.uint8
@@ -92,13 +99,13 @@ class Model:
         save_model(Path(path), self.model, {"versions": versions(), **metadata})
 
     @classmethod
-    def load(cls, path: str | Path) -> "Model":
+    def load(cls, path: str | Path, device: str = "cpu") -> "Model":
         """A new Model from a model file, with a new optimiser: `model = Model.load(path)`.
 
         ModelFileError if it is none.
         """
         network, _ = load_model(path)
-        model = cls(network.name, **network.config)
+        model = cls(network.name, device=device, **network.config)
         model.model.load_state_dict(network.state_dict())
         return model
 

@@ -1,5 +1,6 @@
 """The facade with the published project's interface."""
 
+import gc
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -179,6 +180,56 @@ def test_what_predict_returns_belongs_to_the_caller() -> None:
     kept = first.clone()
     model.predict(images((1, 3, 8, 8), seed=2))
     assert torch.equal(first, kept)
+
+
+def live_bytes() -> int:
+    """Of all tensors there are."""
+    gc.collect()
+    tensors = [found for found in gc.get_objects() if type(found) is Tensor]
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
+    )
+
+
+def test_what_is_kept_does_not_grow_with_the_number_of_sizes() -> None:
+    model = Model("unet", width=4, depth=1)
+    generator = torch.Generator().manual_seed(4)
+    sizes = torch.randint(1, 64, (60, 2), generator=generator).tolist()
+    model.predict(images((2, 3, 64, 64)))
+    kept = live_bytes()
+    for height, width in sizes:
+        model.predict(images((2, 3, height, width)))
+    assert live_bytes() < 1.5 * kept
+
+
+def test_training_keeps_nothing_but_the_parameters() -> None:
+    x, y = noisy_pairs(40, 32)
+    model = Model(width=16)
+    before = live_bytes()
+    model.train(x, y, 1)
+    model.predict(x[:1])
+    assert live_bytes() < before + 2 * 4 * x.numel()  # the loss keeps a batch; layers kept dozens
+
+
+def test_the_device_is_checked(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Model(width=2, device="auto").device == torch.device("cpu")
+    for name, message in (("cuda", "found 0 GPUs"), ("tpu", "must be auto, cpu, cuda")):
+        with pytest.raises(InvalidValue, match=message):
+            Model(width=2, device=name)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu(tmp_path: Path) -> None:
+    x, y = noisy_pairs(20)
+    models = [Model(lr=1.0, width=4, device=device) for device in ("cpu", "cuda")]
+    losses = [model.train(x, y, 2) for model in models]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    models[1].save(tmp_path / "model.safetensors")
+    loaded = Model.load(tmp_path / "model.safetensors", device="cuda")
+    assert torch.equal(loaded.predict(x), models[1].predict(x))
+    assert not loaded.predict(x).is_cuda
 
 
 def test_predict_after_training_uses_the_new_weights() -> None:
