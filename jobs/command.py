@@ -15,7 +15,7 @@ import click
 
 from n2n.errors import N2NError, is_out_of_memory
 
-__all__ = ["Group", "Job", "job", "print_json"]
+__all__ = ["Group", "Job", "device_options", "job", "print_json"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -70,6 +70,27 @@ def job(name: str, **settings: Any) -> Callable[[Callable[..., Any]], Job]:
     """Decorator: the function becomes a `Job`. What it returns is the exit code (None is 0)."""
     settings.setdefault("context_settings", {"show_default": True})
     return click.command(name, cls=Job, **settings)
+
+
+def device_options(precisions: str) -> Callable[[Any], Any]:
+    """Decorator: where and how to compute; `precisions` are those that the command knows."""
+    options = (
+        click.option("--device", default="auto", help="auto, cpu, cuda or cuda:INDEX."),
+        click.option("--precision", default="fp32", help=f"Of matrix products: {precisions}."),
+        click.option(
+            "--threads",
+            type=int,
+            help="CPU threads.  [default: all cores, at most 16, since small batches gain nothing "
+            "from more]",
+        ),
+    )
+
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
 
 
 def print_json(result: Any) -> None:

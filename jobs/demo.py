@@ -27,6 +27,7 @@ TRAINING: dict[str, Any] = {
     "lr": 3e-3,
     "schedule": "cosine",
     "warmup": 0.2,
+    "weight_decay": 0.0,
     "flips": True,
     "turns": True,
     "swap": True,
@@ -45,7 +46,7 @@ Pixels = NDArray[np.uint8]
 @click.option(
     "--out", default=Path("runs/demo"), type=click.Path(path_type=Path), help="Where it goes."
 )
-@click.option("--threads", type=int, help="CPU threads.  [default: all cores]", show_default=False)
+@click.option("--threads", type=int, help="CPU threads.  [default: all cores, at most 16]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
     """Make noisy pairs from photographs, train a denoiser on them, and try it.
@@ -128,9 +129,11 @@ def build_pairs(training: list[Path], out: Path, workers: int) -> Path:
 def train(pairs: Path, run: Path, threads: int) -> Path:
     """The best model of a short run."""
     from jobs.train import train_with_progress
-    from n2n.trainer import TrainConfig
+    from n2n.config import TrainConfig
+    from n2n.data import PairSet
 
-    return train_with_progress(TrainConfig(threads=threads, **TRAINING), pairs, run).run.model_path
+    config = TrainConfig.of(threads=threads, **TRAINING)
+    return train_with_progress(config, PairSet.open(pairs), run).run.model_path
 
 
 def denoise_all(model: Path, held_out: list[Path], out: Path) -> list[dict[str, Any]]:

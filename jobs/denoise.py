@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.command import job, print_json
+from jobs.command import device_options, job, print_json
 
 if TYPE_CHECKING:
     from n2n.batch import Outcome, Plan, Report
@@ -23,8 +23,7 @@ SECONDS_BETWEEN_LINES = 10
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("output", metavar="OUTPUT", type=click.Path())
 @click.option("--model", type=click.Path(path_type=Path), required=True, help="The model file.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:INDEX.")
-@click.option("--threads", type=int, help="CPU threads.  [default: all cores]", show_default=False)
+@device_options("fp32, tf32, bf16 or fp16")
 @click.option("--overwrite", is_flag=True, help="Denoise again what OUTPUT already holds.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def main(
@@ -32,6 +31,7 @@ def main(
     output: str,
     model: Path,
     device: str,
+    precision: str,
     threads: int | None,
     overwrite: bool,
     as_json: bool,
@@ -52,21 +52,23 @@ def main(
 
     from n2n.batch import Report, denoise_files
     from n2n.checkpoint import load_model
-    from n2n.device import choose_device, set_threads
+    from n2n.device import choose_device, set_threads, use_precision
     from n2n.errors import ModelFileError
 
     threads = set_threads(threads)
     place = choose_device(device)
+    dtype = use_precision(precision, place)
     network, _ = load_model(model)
     if network.channels not in (1, 3):
         raise ModelFileError(
             f"{model}: a model for grey (1 channel) or colour (3) expected, "
             f"found {network.channels}; use another one"
         )
-    click.echo(f"device: {describe(place, threads)}", err=True)
+    click.echo(f"device: {describe(place, threads)}, {precision}", err=True)
     report = Report()
     started = time.perf_counter()
-    outcomes = denoise_files(network.to(place), plan, overwrite=overwrite, device=place)
+    network.to(place).compute_in(dtype)
+    outcomes = denoise_files(network, plan, overwrite=overwrite, device=place)
     try:
         for outcome in with_progress(outcomes, len(plan.files) + len(plan.refused)):
             report.add(outcome)

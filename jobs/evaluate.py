@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from jobs.command import job, print_json
+from jobs.command import device_options, job, print_json
 
 __all__ = ["main"]
 
@@ -25,11 +25,16 @@ NAMES = {
 @click.argument("model", type=click.Path(path_type=Path))
 @click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
 @click.option("--split", type=click.Choice(["val", "train"]), help="[default: val, if there]")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:INDEX.")
-@click.option("--threads", type=int, help="CPU threads.  [default: all cores]", show_default=False)
+@device_options("fp32, tf32, bf16 or fp16")
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def main(
-    model: Path, pairs: Path, split: str | None, device: str, threads: int | None, as_json: bool
+    model: Path,
+    pairs: Path,
+    split: str | None,
+    device: str,
+    precision: str,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Score MODEL (a model file or a checkpoint) on the pair set SET.
 
@@ -38,18 +43,19 @@ def main(
     """
     from n2n.checkpoint import load_model
     from n2n.data import PairSet
-    from n2n.device import choose_device, set_threads
+    from n2n.device import choose_device, set_threads, use_precision
     from n2n.errors import PairSetError
     from n2n.evaluation import evaluate
 
     set_threads(threads)
     place = choose_device(device)
+    dtype = use_precision(precision, place)
     found = PairSet.open(pairs)
     chosen = found.train if split == "train" or (split is None and not found.val) else found.val
     if chosen is None:
         raise PairSetError(f"{pairs}: expected a val split, found only train; use --split train")
     network, _ = load_model(model)
-    scores = evaluate(network.to(place), chosen, device=place).as_dict()
+    scores = evaluate(network.to(place).compute_in(dtype), chosen, device=place).as_dict()
     if as_json:
         print_json({"split": chosen.name, **scores})
         return

@@ -1,7 +1,6 @@
 """`n2n train SET --run DIR`: train a denoiser on a pair set, or resume.
 
-The defaults are the published recipe: the seed network, 50 epochs of batches of 100, SGD with
-learning rate 5, mean squared error.
+A preset gives every setting, the options change some of them.
 """
 
 import signal
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import job, print_json
+from jobs.command import device_options, job, print_json
 
 if TYPE_CHECKING:
+    from n2n.data import PairSet
     from n2n.trainer import TrainConfig, Trainer
 
 __all__ = ["main"]
@@ -37,32 +37,34 @@ def parse_setting(text: str) -> tuple[str, int]:
 @job("train")
 @click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's directory.")
-@click.option("--model", default="seed", help="Architecture: seed or unet.")
+@click.option("--preset", help="fast or published.  [default: fast; published for --model seed]")
+@click.option("--model", help="Architecture: n2n, seed or unet.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=N", help="Its width, depth, …")
-@click.option("--epochs", default=50, help="Times through the set.")
-@click.option("--batch-size", default=100, help="Pairs a step.")
-@click.option("--optimizer", default="sgd", help="sgd, adam or adamw.")
-@click.option("--lr", default=5.0, help="Learning rate.")
-@click.option("--momentum", default=0.0, help="Of sgd.")
-@click.option("--weight-decay", default=0.0)
-@click.option("--schedule", default="constant", help="constant, step or cosine.")
-@click.option("--warmup", default=0.0, help="Epochs of the cosine schedule's rise.")
-@click.option("--decay-epochs", default=20, help="Epochs between the step schedule's drops.")
-@click.option("--decay", default=0.1, help="Factor of each drop.")
-@click.option("--loss", default="mse", help="mse or l1.")
-@click.option("--flips/--no-flips", default=False, help="Augment by flips.")
-@click.option("--turns/--no-turns", default=False, help="Augment by quarter turns.")
-@click.option("--swap/--no-swap", default=False, help="Exchange input and target at random.")
-@click.option("--seed", default=0, help="Of the weights, the order and the augmentation.")
-@click.option("--device", default="auto", help="auto, cpu, cuda or cuda:INDEX.")
-@click.option("--threads", type=int, help="CPU threads.  [default: all cores]", show_default=False)
+@click.option("--epochs", type=int, help="Times through the set.")
+@click.option("--batch-size", type=int, help="Pairs a step.")
+@click.option("--optimizer", help="sgd, adam or adamw.")
+@click.option("--lr", type=float, help="Learning rate.")
+@click.option("--momentum", type=float, help="Of sgd.")
+@click.option("--weight-decay", type=float)
+@click.option("--schedule", help="constant, step or cosine.")
+@click.option("--warmup", type=float, help="Epochs of the cosine schedule's rise.")
+@click.option("--decay-epochs", type=int, help="Epochs between the step schedule's drops.")
+@click.option("--decay", type=float, help="Factor of each drop.")
+@click.option("--loss", help="mse or l1.")
+@click.option("--flips/--no-flips", default=None, help="Augment by flips.")
+@click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
+@click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
+@click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
+@device_options("fp32, tf32 or bf16")
 @click.option("--memory", default=2.0, help="GiB of pairs to hold; a larger set streams.")
-@click.option("--checkpoint-seconds", default=60.0, help="Between checkpoints in an epoch.")
+@click.option("--checkpoint-seconds", type=float, help="Between checkpoints in an epoch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last epoch's metrics as JSON.")
 def main(
     pairs: Path,
     run: Path,
+    preset: str | None,
     settings: tuple[str, ...],
+    device: str,
     threads: int | None,
     memory: float,
     as_json: bool,
@@ -70,23 +72,34 @@ def main(
 ) -> None:
     """Train a denoiser on the pair set SET, in the directory --run.
 
-    The same command again resumes a run that was stopped, and ends with the same weights. The
-    best model so far is RUN/model.safetensors, chosen by its pooled PSNR on the validation pairs:
-    against their clean images, or estimated from the noisy pairs alone.
-    """
-    from n2n.device import choose_device, keep_freed_memory, set_threads
-    from n2n.trainer import TrainConfig
+    --preset fast: the default network in a few epochs. --preset published: the seed network in
+    50 epochs of SGD. An option given replaces the preset's value; what SET does not allow of a
+    preset is left out, and said. RUN/config.yaml names every setting.
 
-    threads = set_threads(threads)
+    The same command again resumes a run that was stopped, and ends with the same weights; a run
+    keeps its preset. The best model so far is RUN/model.safetensors, chosen by its pooled PSNR on
+    the validation pairs: against their clean images, or estimated from the noisy pairs alone.
+    """
+    from n2n.config import configure
+    from n2n.data import PairSet
+    from n2n.device import choose_device, keep_freed_memory, set_threads
+    from n2n.run import RunDirectory
+
+    explicit = {name: value for name, value in options.items() if value is not None}
+    if settings:
+        explicit["model_config"] = dict(parse_setting(text) for text in settings)
+    explicit["memory_limit"] = gibibytes(memory)
+    explicit["threads"] = set_threads(threads)
+    explicit["device"] = str(choose_device(device))
     keep_freed_memory()
-    options["device"] = str(choose_device(options["device"]))
-    config = TrainConfig(
-        model_config=dict(parse_setting(text) for text in settings),
-        threads=threads,
-        memory_limit=gibibytes(memory),
-        **options,
-    )
-    trainer = train_with_progress(config, pairs, run)
+    begun = RunDirectory(run).read_settings()
+    if preset is None and begun:
+        preset = str(begun["preset"])
+    found = PairSet.open(pairs)
+    config, left_out = configure(found, preset, **explicit)
+    for line in left_out:
+        click.echo(line, err=True)
+    trainer = train_with_progress(config, found, run)
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
         f"{trainer.run.model_path}",
@@ -96,19 +109,12 @@ def main(
         print_json(trainer.run.metrics[-1])
 
 
-def train_with_progress(config: "TrainConfig", pairs: Path, run: Path) -> "Trainer":
+def train_with_progress(config: "TrainConfig", pairs: "PairSet", run: Path) -> "Trainer":
     """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
-    from n2n.data import PairSet
     from n2n.trainer import Trainer
 
     with Progress() as progress:
-        trainer = Trainer(
-            config,
-            PairSet.open(pairs),
-            run,
-            on_batch=progress.batch,
-            on_epoch=progress.epoch,
-        )
+        trainer = Trainer(config, pairs, run, on_batch=progress.batch, on_epoch=progress.epoch)
         progress.begin(trainer)
         with stopping(trainer):
             trainer.train()
@@ -165,8 +171,8 @@ class Progress:
         count = sum(value.numel() for value, _ in trainer.network.param())
         click.echo(
             f"{'resuming' if trainer.resumed else 'training'} {config.model} ({count:,} "
-            f"parameters) on {pairs.train.rows:,} pairs, {config.device}, {config.threads} "
-            f"threads, from epoch {done.epoch + 1}, batch {done.batch + 1}",
+            f"parameters) on {pairs.train.rows:,} pairs, {config.device}, {config.precision}, "
+            f"{config.threads} threads, from epoch {done.epoch + 1}, batch {done.batch + 1}",
             err=True,
         )
 

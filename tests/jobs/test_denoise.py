@@ -13,7 +13,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from jobs import denoise as job
-from n2n import batch, models
+from n2n import batch, device, models
 from n2n.checkpoint import save_model
 from n2n.denoiser import denoise_pixels
 
@@ -49,11 +49,28 @@ def snapshot(folder: str) -> dict[str, tuple[bytes, int]]:
     return {str(path): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
 
 
+def test_bf16(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image("in.png", (40, 24))
+    monkeypatch.setattr(device, "cpu_features", lambda: {"avx512_bf16"})
+    result = run("in.png", "out.png", "--precision", "bf16")
+    assert (result.exit_code, result.stderr) == (0, "device: cpu (1 threads), bf16\n")
+    with PIL.Image.open("in.png") as before, PIL.Image.open("out.png") as after:
+        exact = denoise_pixels(network(), np.asarray(before)).astype(int)
+        assert np.abs(np.asarray(after) - exact).max() <= 3
+    monkeypatch.setattr(device, "cpu_features", frozenset)
+    for precision, part in (("bf16", "fast bf16"), ("fp16", "needs a GPU"), ("tf32", "a GPU")):
+        result = run("in.png", "other.png", "--precision", precision)
+        assert result.exit_code == 2
+        (line,) = result.stderr.splitlines()
+        assert part in line
+    assert not Path("other.png").exists()
+
+
 def test_a_file(folder: Path) -> None:
     image("in.png")
     result = run("in.png", "new/out.png")
     assert (result.exit_code, result.stdout) == (0, "1 done\n")
-    assert result.stderr == "device: cpu (1 threads)\n"
+    assert result.stderr == "device: cpu (1 threads), fp32\n"
     with PIL.Image.open("in.png") as before, PIL.Image.open("new/out.png") as after:
         expected = denoise_pixels(network(), np.asarray(before))
         np.testing.assert_array_equal(np.asarray(after), expected)
@@ -78,7 +95,7 @@ def test_a_folder_with_bad_files(folder: Path) -> None:
     assert result.exit_code == 1
     assert result.stdout == "2 done, 2 failed, 1 other files ignored\n"
     assert result.stderr.splitlines() == [
-        "device: cpu (1 threads)",
+        "device: cpu (1 threads), fp32",
         "n2n: in/empty.png: an image expected, found an empty file (zero bytes)",
         "n2n: in/two\\nlines.jpg: a PNG or JPEG expected, the content is neither",
     ]

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from jobs.evaluate import main
-from n2n import models
+from n2n import device, models
 from n2n.checkpoint import load_model, save_model
 from n2n.evaluation import evaluate
 
@@ -47,6 +47,23 @@ def test_json(make_set, split: str) -> None:
     chosen = pairs.val if split == "val" else pairs.train
     expected = evaluate(load_model("model.safetensors")[0], chosen).as_dict()
     assert json.loads(result.stdout) == {"split": split, **expected}
+
+
+def test_bf16(make_set, monkeypatch) -> None:
+    """Near to fp32 and not equal to it; refused where it would be slow."""
+    make_set()
+    monkeypatch.setattr(device, "cpu_features", lambda: {"avx512_bf16"})
+    exact, rounded = (
+        json.loads(run("model.safetensors", "set", "--json", *options).stdout)
+        for options in ([], ["--precision", "bf16"])
+    )
+    assert rounded["mse"] != exact["mse"]
+    assert rounded["mse"] == pytest.approx(exact["mse"], rel=0.02)
+    monkeypatch.setattr(device, "cpu_features", frozenset)
+    result = run("model.safetensors", "set", "--precision", "bf16")
+    assert_refused(result, "precision bf16 needs a processor")
+    assert_refused(run("model.safetensors", "set", "--precision", "fp16"), "needs a GPU")
+    assert_refused(run("model.safetensors", "set", "--precision", "fp"), "got 'fp'")
 
 
 def test_val_is_the_default_where_there_is_one(make_set) -> None:

@@ -15,18 +15,33 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 
 from jobs.train import epoch_line, main, parse_setting
+from n2n import device, models
 from n2n.checkpoint import load_model, read_tensors
+from n2n.config import PRESETS, TrainConfig
 
 # Some hundred small steps: long enough to be met in the middle.
 OPTIONS = [
-    *("--set", "width=4", "--epochs", "3", "--batch-size", "6", "--threads", "1"),
-    *("--optimizer", "adamw", "--lr", "0.01", "--schedule", "cosine", "--flips", "--turns"),
+    *("--model", "seed", "--set", "width=4", "--epochs", "3", "--batch-size", "6"),
+    *(
+        "--threads",
+        "1",
+        "--optimizer",
+        "adamw",
+        "--lr",
+        "0.01",
+        "--schedule",
+        "cosine",
+        "--flips",
+        "--turns",
+    ),
     "--swap",
 ]
+SGD = ["--optimizer", "sgd", "--schedule", "constant", "--threads", "1"]
 STEPS = 50  # an epoch
 LAST = Path("run/checkpoints/last.safetensors")
 
@@ -96,14 +111,14 @@ def result_of(path: str) -> dict[str, Any]:
     return {**tensors, "metrics": metrics}
 
 
-def assert_refused(result: Result, *parts: str) -> None:
+def assert_refused(result: Result, *parts: str, place: str = "run") -> None:
     """Exit code 2, one line, and nothing at --run."""
     assert (result.exit_code, result.stdout) == (2, "")
     (line,) = result.stderr.splitlines()
     assert line.startswith("n2n: ")
     for part in parts:
         assert part in line
-    assert not Path("run").exists()
+    assert not Path(place).exists()
 
 
 # ---- a run from the command line -----------------------------------------------------------------
@@ -111,11 +126,12 @@ def assert_refused(result: Result, *parts: str) -> None:
 
 def test_a_run(make_set) -> None:
     make_set(rows=90)
-    result = run("set", "--run", "run", "--epochs", "2", "--set", "width=4", "--threads", "1")
+    options = ["--preset", "published", "--epochs", "2", "--set", "width=4", "--threads", "1"]
+    result = run("set", "--run", "run", *options)
     assert result.exit_code == 0
     first, *epochs = result.stderr.splitlines()
     assert first == (
-        "training seed (519 parameters) on 90 pairs, cpu, 1 threads, from epoch 1, batch 1"
+        "training seed (519 parameters) on 90 pairs, cpu, fp32, 1 threads, from epoch 1, batch 1"
     )
     pattern = (
         r"epoch {}/2  loss 0\.\d{{6}}  PSNR \d+\.\d\d dB  SSIM -?0\.\d{{4}}  "
@@ -144,6 +160,7 @@ def test_options_reach_the_run(make_set) -> None:
     assert result.exit_code == 0
     training = load_model("run/model.safetensors")[1]["training"]
     expected = {
+        "preset": "fast",
         "model": "unet",
         "model_config": {"width": 2, "depth": 1},
         "epochs": 1,
@@ -153,7 +170,6 @@ def test_options_reach_the_run(make_set) -> None:
         "momentum": 0.5,
         "weight_decay": 0.001,
         "schedule": "step",
-        "warmup": 0.0,
         "decay_epochs": 3,
         "decay": 0.5,
         "loss": "l1",
@@ -161,6 +177,7 @@ def test_options_reach_the_run(make_set) -> None:
         "turns": False,
         "swap": False,
         "seed": 7,
+        "precision": "fp32",
         "device": "cpu",
         "threads": 1,
         "memory_limit": 1 << 29,
@@ -207,12 +224,129 @@ def test_another_configuration(make_set) -> None:
 
 def test_diverged(make_set) -> None:
     make_set()
-    result = run("set", "--run", "run", "--model", "unet", "--lr", "1e38", "--threads", "1")
+    result = run("set", "--run", "run", "--model", "unet", "--lr", "1e38", *SGD)
     assert result.exit_code == 3
     line = result.stderr.splitlines()[-1]
     assert re.match(r"n2n: (.* not finite|the (validation )?loss is (nan|inf)) ", line)
     assert "in epoch 1, batch " in line
     assert "lower --lr" in line
+
+
+# ---- presets -------------------------------------------------------------------------------------
+
+SHORT = ["--set", "width=2", "--epochs", "1", "--threads", "1"]
+
+
+def settings_of(path: str = "run") -> dict[str, Any]:
+    return yaml.safe_load(Path(path, "config.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    ("options", "preset", "model"),
+    [
+        ([], "fast", TrainConfig().model),
+        (["--preset", "fast"], "fast", TrainConfig().model),
+        (["--preset", "published"], "published", "seed"),
+        (["--model", "seed"], "published", "seed"),
+        (["--model", "unet"], "fast", "unet"),
+        (["--preset", "fast", "--model", "seed"], "fast", "seed"),
+        (["--preset", "published", "--model", "unet", "--lr", "0.1"], "published", "unet"),
+    ],
+    ids=" ".join,
+)
+def test_preset_and_model(make_set, options: list[str], preset: str, model: str) -> None:
+    make_set()
+    result = run("set", "--run", "run", *options, *SHORT)
+    assert result.exit_code == 0, result.stderr
+    found = settings_of()
+    assert (found["preset"], found["model"]) == (preset, model)
+    assert (found["optimizer"], found["flips"], found["swap"]) == (
+        ("adamw", True, True) if preset == "fast" else ("sgd", False, False)
+    )
+    assert found["precision"] == "fp32"
+    assert "switched off" not in result.stderr
+    assert run("set", "--run", "run", *options, *SHORT).exit_code == 0  # the same again
+
+
+def test_an_option_replaces_the_presets_value(make_set) -> None:
+    make_set()
+    options = ["--no-flips", "--lr", "0.5", "--batch-size", "30", "--seed", "3"]
+    assert run("set", "--run", "run", *options, *SHORT).exit_code == 0
+    config = TrainConfig()
+    found = settings_of()
+    assert (found["flips"], found["lr"], found["batch_size"], found["seed"]) == (False, 0.5, 30, 3)
+    assert (found["swap"], found["schedule"]) == (True, "cosine")
+    assert (found["warmup"], found["weight_decay"]) == (config.warmup, config.weight_decay)
+
+
+def test_what_the_set_does_not_allow_is_left_out_of_the_preset(make_set) -> None:
+    make_set(target="clean")
+    result = run("set", "--run", "run", *SHORT)
+    assert result.exit_code == 0
+    first = result.stderr.splitlines()[0]
+    assert first == "swap is switched off: it needs two noisy views, the set's target is clean"
+    assert settings_of()["swap"] is False
+    assert_refused(run("set", "--run", "new", "--swap", *SHORT), "switch swap off", place="new")
+
+
+def test_a_run_keeps_its_preset(make_set) -> None:
+    """A run that has begun goes on without the option; another preset is refused."""
+    make_set()
+    assert run("set", "--run", "run", "--preset", "published", *SHORT).exit_code == 0
+    result = run("set", "--run", "run", *SHORT)
+    assert result.exit_code == 0
+    assert "the run is complete: 1 epochs done" in result.stderr
+    result = run("set", "--run", "run", "--preset", "fast", *SHORT)
+    assert result.exit_code == 2
+    assert "holds a run with model seed, asked for" in result.stderr
+
+
+def test_a_run_of_an_earlier_version_goes_on(make_set) -> None:
+    """Its config.yaml knows neither preset nor precision; its defaults were the published ones."""
+    make_set()
+    options = ["--set", "width=2", "--batch-size", "20", "--threads", "1"]
+    begun = run("set", "--run", "run", "--preset", "published", "--epochs", "1", *options)
+    assert begun.exit_code == 0
+    config = settings_of()
+    del config["preset"], config["precision"]
+    Path("run/config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
+    result = run("set", "--run", "run", "--epochs", "2", *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.startswith("resuming seed ")
+    assert settings_of() == {**config, "epochs": 2, "preset": "published", "precision": "fp32"}
+    whole = run("set", "--run", "whole", "--preset", "published", "--epochs", "2", *options)
+    assert whole.exit_code == 0
+    assert result_of("run") == result_of("whole")
+
+
+def test_help_names_the_presets_and_models() -> None:
+    text = " ".join(run("--help").stdout.split())
+    for name in (*PRESETS, *models.architectures()):
+        assert name in text
+
+
+# ---- precision -----------------------------------------------------------------------------------
+
+
+def test_bf16(make_set, monkeypatch) -> None:
+    make_set()
+    monkeypatch.setattr(device, "cpu_features", lambda: {"avx512_bf16"})
+    result = train("run", "--precision", "bf16")
+    assert result.exit_code == 0
+    assert "cpu, bf16, 1 threads" in result.stderr
+    assert settings_of()["precision"] == "bf16"
+    assert all(
+        value.dtype == torch.float32 for value in load_file("run/model.safetensors").values()
+    )
+    result = train("run", "--precision", "fp32")
+    assert result.exit_code == 2
+    assert "holds a run with precision bf16, asked for fp32" in result.stderr
+
+
+def test_no_fast_bf16(make_set, monkeypatch) -> None:
+    make_set()
+    monkeypatch.setattr(device, "cpu_features", frozenset)
+    assert_refused(train("run", "--precision", "bf16"), "needs a processor with fast bf16")
 
 
 # ---- refused -------------------------------------------------------------------------------------
@@ -228,7 +362,7 @@ def test_diverged(make_set) -> None:
         (["--epochs", "1.5"], "'--epochs'"),
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--batch-size", "-5"], "batch_size must be at least 1, got -5"),
-        (["--model", "resnet"], "seed, unet, got 'resnet'"),
+        (["--model", "resnet"], "seed, unet"),
         (["--optimizer", "lion"], "sgd, adam, adamw, got 'lion'"),
         (["--schedule", "linear"], "constant, step, cosine, got 'linear'"),
         (["--loss", "huber"], "mse, l1, got 'huber'"),
@@ -237,10 +371,10 @@ def test_diverged(make_set) -> None:
         (["--set", "width=x"], "got 'width=x'"),
         (["--set", "width=²"], "got 'width=²'"),
         (["--set", "width=1.5"], "got 'width=1.5'"),
-        (["--set", "=4"], "channels, width, got ''"),
+        (["--model", "seed", "--set", "=4"], "channels, width, got ''"),
         (["--set", "width=0"], "width must be at least 1, got 0"),
         (["--set", "width=-4"], "width must be at least 1, got -4"),
-        (["--set", "depth=2"], "channels, width, got 'depth'"),
+        (["--model", "seed", "--set", "depth=2"], "channels, width, got 'depth'"),
         (["--set", "channels=1"], "3 channels, got channels=1"),
         (["--seed", "-1"], "seed must be from 0 to 2^64 - 1, got -1"),
         (["--seed", str(1 << 64)], "seed must be from 0 to 2^64 - 1"),
@@ -250,7 +384,13 @@ def test_diverged(make_set) -> None:
         (["--memory", "inf"], "--memory"),
         (["--checkpoint-seconds", "nan"], "checkpoint_seconds must be"),
         (["--decay", "0"], "decay must be above 0"),
-        (["--schedule", "cosine", "--warmup", "50"], "warmup must be below epochs (50)"),
+        (["--warmup", "5"], "warmup must be below epochs (5)"),
+        (["--preset", "slow"], "preset must be one of fast, published, got 'slow'"),
+        (["--preset", "published", "--optimizer", "adam"], "give the lr for adam, too"),
+        (["--momentum", "0.9"], "momentum is sgd's"),
+        (["--precision", "fp8"], "fp32, tf32, bf16, fp16, got 'fp8'"),
+        (["--precision", "fp16"], "fp16 is for inference only"),
+        (["--device", "cpu", "--precision", "tf32"], "tf32 needs a GPU, the device is cpu"),
         (["--device", "tpu"], "device must be auto, cpu, cuda or cuda:INDEX, got 'tpu'"),
         (["--none"], "--none"),
     ],
@@ -283,7 +423,7 @@ def test_a_gpu_that_is_not_there(make_set) -> None:
 
 def test_a_network_larger_than_memory(make_set) -> None:
     make_set(rows=5, val=2)
-    result = run("set", "--run", "run", "--set", f"width={10**13}")
+    result = run("set", "--run", "run", "--model", "seed", "--set", f"width={10**13}")
     assert result.exit_code == 3
     assert result.stderr.startswith("n2n: out of memory; ")
     assert len(result.stderr.splitlines()) == 1
@@ -310,7 +450,7 @@ def test_debug_shows_where(make_set) -> None:
         result = run("set", "--run", "run", "--lr", "nan", *options)
         assert result.exit_code == 2
         assert ("Traceback" in result.stderr) == bool(options)
-        assert ("trainer.py" in result.stderr) == bool(options)
+        assert ("config.py" in result.stderr) == bool(options)
         assert result.stderr.splitlines()[-1].startswith("n2n: lr must be")
 
 
