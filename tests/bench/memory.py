@@ -1,0 +1,119 @@
+"""Peak memory of train steps: how far the process grows beyond what it held before them.
+
+Each side runs in a fresh process. Before the count begins, libraries and data are loaded and a
+step on one image has been made, which allocates what libraries keep for ever and the optimiser's
+state; free memory has gone back to the system, so that a step cannot hide in it. On a GPU it is
+torch's own count.
+"""
+
+import ctypes
+import gc
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from n2n.config import TrainConfig
+from n2n.device import keep_freed_memory, set_threads
+from n2n.errors import JobFailed
+
+from .contestants import draw_batch, make_side
+from .plan import Plan, Report, bound_of, judged
+from .timing import ratio
+
+__all__ = ["measure", "peak_of"]
+
+STEPS = 3
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RIVALS = ("eager", "channels_last")  # a compiler's own memory would count against torch.compile
+
+
+def measure(plan: Plan, report: Report) -> list[dict[str, Any]]:
+    """The peak of each network's step at each precision against the twin's least."""
+    cases = [(network, precision) for network in plan.networks for precision in plan.precisions]
+    sides = ("n2n", *RIVALS)
+    results = []
+    for done, (network, precision) in enumerate(cases):
+        config = plan.config(network, precision)
+        peaks = {}
+        for number, side in enumerate(sides):
+            report(f"memory {network} {precision}", done * len(sides) + number, len(cases) * 3)
+            peaks[side] = _in_fresh_process(config, side, plan.size)
+        least, value = ratio(peaks["n2n"], {side: peaks[side] for side in RIVALS})
+        results.append(
+            {
+                "network": network,
+                "precision": precision,
+                "batch": config.batch_size,
+                "size": plan.size,
+                "peak_mib": {side: round(peak / 2**20, 2) for side, peak in peaks.items()},
+                "least": least,
+                **judged(value, bound_of("memory", network, precision)),
+            }
+        )
+    report("memory", len(cases) * 3, len(cases) * 3)
+    return results
+
+
+def peak_of(config: TrainConfig, side: str, size: int) -> int:
+    """Bytes by which this process grows at most over a few steps of a side."""
+    set_threads(config.threads)
+    keep_freed_memory()
+    contestant = make_side(config, side)
+    x, y = (contestant.prepare(tensor) for tensor in draw_batch(config, size))
+    contestant.step(x[:1], y[:1])
+    gc.collect()
+    on_gpu = torch.device(config.device).type == "cuda"
+    before = _begin_on_gpu() if on_gpu else _begin()
+    for _ in range(STEPS):
+        contestant.step(x, y)
+    return (torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM")) - before
+
+
+def _begin() -> int:
+    """Hand free memory back, set the high-water mark to what is resident, and return it."""
+    if hasattr(ctypes.CDLL(None), "malloc_trim"):
+        ctypes.CDLL(None).malloc_trim(0)
+    CLEAR.write_text("5")  # Linux: resets the mark
+    return _resident("VmRSS")
+
+
+def _begin_on_gpu() -> int:
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def _resident(name: str) -> int:
+    """VmRSS or VmHWM of this process, bytes."""
+    found = re.search(rf"^{name}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
+    if found is None:
+        raise JobFailed(f"expected {name} in {STATUS}, found none; memory is measured on Linux")
+    return 1024 * int(found[1])
+
+
+def _in_fresh_process(config: TrainConfig, side: str, size: int) -> int:
+    package = Path(__file__).resolve().parent
+    places = [str(package.parent), str(package.parents[1]), os.environ.get("PYTHONPATH", "")]
+    run = subprocess.run(
+        [sys.executable, "-m", "bench.memory", json.dumps([asdict(config), side, size])],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if run.returncode:
+        lines = run.stderr.splitlines()
+        raise JobFailed(f"memory of {side} {config.model}: {lines[-1] if lines else 'no reason'}")
+    return int(run.stdout)
+
+
+if __name__ == "__main__":
+    settings, chosen, pixels = json.loads(sys.argv[1])
+    print(peak_of(TrainConfig(**settings), chosen, pixels))
