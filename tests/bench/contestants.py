@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from n2n.config import TrainConfig
 from n2n.device import use_precision
+from n2n.nn.module import scratch
 
 from .twins import make_optimizer, twin_of
 
@@ -42,6 +43,11 @@ class Own:
 
     def infer(self, x: Tensor) -> Tensor:
         return self.network(x)
+
+    def release(self) -> None:
+        """Let go of all that steps have kept for the next."""
+        self.network.release()
+        scratch().release()
 
 
 class Twin:
@@ -80,6 +86,9 @@ class Twin:
     def infer(self, x: Tensor) -> Tensor:
         with torch.inference_mode(), self.autocast:
             return self._forward(x)
+
+    def release(self) -> None:
+        """torch keeps nothing but gradients, as n2n does."""
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.network(x)

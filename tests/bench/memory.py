@@ -1,9 +1,9 @@
 """Peak memory of train steps: how far the process grows beyond what it held before them.
 
-Each side runs in a fresh process. Before the count begins, libraries and data are loaded and a
-step on one image has been made, which allocates what libraries keep for ever and the optimiser's
-state; free memory has gone back to the system, so that a step cannot hide in it. On a GPU it is
-torch's own count.
+Each side runs in a fresh process. The first steps are not counted, since they pay for what stays
+as it is for ever: generated code and buffers of libraries, the optimiser's state. Then a side
+releases what it keeps from step to step, free memory goes back to the system, so that nothing can
+hide in it, and the count begins. On a GPU it is torch's own count.
 """
 
 import ctypes
@@ -67,7 +67,9 @@ def peak_of(config: TrainConfig, side: str, size: int) -> int:
     keep_freed_memory()
     contestant = make_side(config, side)
     x, y = (contestant.prepare(tensor) for tensor in draw_batch(config, size))
-    contestant.step(x[:1], y[:1])
+    for _ in range(STEPS):
+        contestant.step(x, y)
+    contestant.release()
     gc.collect()
     on_gpu = torch.device(config.device).type == "cuda"
     before = _begin_on_gpu() if on_gpu else _begin()

@@ -14,7 +14,7 @@ from n2n import models
 from n2n import nn as own
 from n2n.config import TrainConfig
 
-__all__ = ["Residual", "Skip", "make_optimizer", "twin", "twin_of"]
+__all__ = ["PatchBlock", "Residual", "Skip", "make_optimizer", "twin", "twin_of"]
 
 
 class Residual(nn.Module):
@@ -37,6 +37,18 @@ class Skip(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, self.inner(x)], 1)
+
+
+class PatchBlock(nn.Module):
+    """y = x + up(relu(down(x)))."""
+
+    def __init__(self, down: nn.Module, up: nn.Module) -> None:
+        super().__init__()
+        self.down = down
+        self.up = up
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.up(nn.functional.relu(self.down(x), inplace=True))
 
 
 def twin(name: str, **config: int) -> nn.Module:
@@ -135,6 +147,9 @@ CONVERSIONS: dict[type, Callable[[Any, bool], nn.Module]] = {
     own.PixelShuffle: lambda module, owned: nn.PixelShuffle(module.factor),
     own.PixelUnshuffle: lambda module, owned: nn.PixelUnshuffle(module.factor),
     own.NearestUpsample: lambda module, owned: nn.Upsample(scale_factor=module.scale),
+    own.PatchBlock: lambda module, owned: PatchBlock(
+        _conv(module.down, False), _conv_transpose(module.up, False)
+    ),
     own.Residual: lambda module, owned: Residual(_convert(module.inner, owned=False)),
     own.Skip: lambda module, owned: Skip(_convert(module.inner, owned=False)),
 }
