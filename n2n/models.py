@@ -15,6 +15,7 @@ from n2n.nn import (
     ConvTranspose2d,
     LeakyReLU,
     Module,
+    PatchBlock,
     ReLU,
     Residual,
     Sequential,
@@ -55,7 +56,11 @@ class Network(Sequential):
                 f"{self.name} expects (N, {self.channels}, H, W) with H and W multiples of "
                 f"{self.multiple}, got {tuple(x.shape)}"
             )
-        return super().forward(x)
+        y: Tensor = super().forward(x)
+        return y.to(x.dtype)
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return super().backward(grad_output).to(grad_output.dtype)
 
 
 @dataclass(frozen=True)
@@ -132,11 +137,43 @@ class _UNet:
         )
 
 
+@dataclass(frozen=True)
+class _N2N:
+    """The default: residual blocks of 2x2 patches at half the resolution, every other one shifted.
+
+    A block takes patches of 2x2 pixels, which overlap nowhere, to `hidden` channels and back:
+    two matrix products and no pixel copied twice. Alternate blocks shift the patches by one
+    pixel, so that what a pixel sees grows from block to block, as with the shifted windows of
+    Liu et al. 2021 (Swin), section 3.2. The residual is that of Zhang et al. 2017 (DnCNN).
+    """
+
+    channels: int = 3
+    width: int = 64
+    hidden: int = 128
+    blocks: int = 8
+    multiple: ClassVar[int] = 4
+
+    def build(self, generator: Generator | None) -> Sequential:
+        modules: dict[str, Module] = {
+            "enter": Conv2d(self.channels, self.width, 3, 2, 1, generator=generator),
+            "activation": ReLU(),
+        }
+        for number in range(self.blocks):
+            modules[f"block{number}"] = PatchBlock(
+                self.width, self.hidden, patch=2, shift=number % 2, generator=generator
+            )
+        modules["leave"] = ConvTranspose2d(
+            self.width, self.channels, 3, 2, 1, 1, generator=generator
+        )
+        return Sequential({"residual": Residual(Sequential(modules))})
+
+
 def _conv(inputs: int, outputs: int, generator: Generator | None) -> Conv2d:
     return Conv2d(inputs, outputs, 3, padding=1, generator=generator)
 
 
-ARCHITECTURES: dict[str, type[_Seed] | type[_UNet]] = {"seed": _Seed, "unet": _UNet}
+Architecture = _Seed | _UNet | _N2N
+ARCHITECTURES: dict[str, type[Architecture]] = {"n2n": _N2N, "seed": _Seed, "unet": _UNet}
 
 
 def architectures() -> list[str]:
@@ -147,8 +184,9 @@ def architectures() -> list[str]:
 def create(name: str, *, generator: Generator | None = None, **config: int) -> Network:
     """A new network with weights drawn from `generator`, or from torch's own if it is None.
 
-    seed: channels (3), width (48). unet: channels (3), width (32), depth (2). Every setting is an
-    integer of at least 1. InvalidValue for a name or a setting that does not exist.
+    n2n: channels (3), width (64), hidden (128), blocks (8). seed: channels (3), width (48). unet:
+    channels (3), width (32), depth (2). Every setting is an integer of at least 1. InvalidValue
+    for a name or a setting that does not exist.
     """
     chosen = _configure(name, config)
     return Network(
@@ -161,7 +199,7 @@ def size_multiple(name: str, **config: int) -> int:
     return _configure(name, config).multiple
 
 
-def _configure(name: str, config: dict[str, int]) -> _Seed | _UNet:
+def _configure(name: str, config: dict[str, int]) -> Architecture:
     if name not in ARCHITECTURES:
         raise InvalidValue(
             f"expected an architecture among {', '.join(ARCHITECTURES)}, got {name!r}"

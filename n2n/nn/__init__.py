@@ -10,6 +10,7 @@ from n2n.nn.conv import Conv2d, ConvTranspose2d
 from n2n.nn.loss import L1Loss, MSELoss
 from n2n.nn.module import Module, Parameter
 from n2n.nn.optim import SGD, Adam, AdamW, Optimizer
+from n2n.nn.patch import PatchBlock
 from n2n.nn.resample import MaxPool2d, NearestUpsample, PixelShuffle, PixelUnshuffle
 from n2n.nn.schedule import ConstantSchedule, CosineSchedule, StepSchedule
 
@@ -29,6 +30,7 @@ __all__ = [
     "NearestUpsample",
     "Optimizer",
     "Parameter",
+    "PatchBlock",
     "PixelShuffle",
     "PixelUnshuffle",
     "ReLU",

@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from n2n.nn.arguments import require_finite
+from n2n.nn.memory import fills_its_memory
 from n2n.nn.module import Module
 
 __all__ = ["LeakyReLU", "ReLU", "Sigmoid"]
@@ -11,8 +12,16 @@ __all__ = ["LeakyReLU", "ReLU", "Sigmoid"]
 class ReLU(Module):
     """y = max(x, 0).   dx = dy where y > 0, else 0.   Any shape."""
 
+    keeps_output = True
+
     def forward(self, x: Tensor) -> Tensor:
         y = x.clamp(min=0)
+        return self._save(y, y)
+
+    def forward_(self, x: Tensor) -> Tensor:
+        if not fills_its_memory(x):
+            return self.forward(x)
+        y = x.clamp_(min=0)
         return self._save(y, y)
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -30,8 +39,11 @@ class LeakyReLU(Module):
         self.negative_slope = require_finite(negative_slope, name="negative_slope")
 
     def forward(self, x: Tensor) -> Tensor:
-        positive = x.gt(0)
-        slope = positive.to(x.dtype).masked_fill_(positive.logical_not_(), self.negative_slope)
+        if 0 <= self.negative_slope <= 1:
+            slope = x.sign().clamp_(min=self.negative_slope)  # of 1, 0 and -1
+        else:
+            positive = x.gt(0)
+            slope = positive.to(x.dtype).masked_fill_(positive.logical_not_(), self.negative_slope)
         return self._save(slope, slope * x)
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -41,6 +53,8 @@ class LeakyReLU(Module):
 
 class Sigmoid(Module):
     """y = 1 / (1 + exp(-x)).   dx = dy · y · (1 - y).   Any shape; y in [0, 1]."""
+
+    keeps_output = True
 
     def forward(self, x: Tensor) -> Tensor:
         y = x.sigmoid()

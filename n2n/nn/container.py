@@ -6,6 +6,7 @@ from torch import Tensor, cat
 
 from n2n.errors import InvalidType, InvalidValue, ShapeError
 from n2n.nn.geometry import Span
+from n2n.nn.memory import fills_its_memory, share_memory
 from n2n.nn.module import Module
 
 __all__ = ["Residual", "Sequential", "Skip"]
@@ -48,14 +49,39 @@ class Sequential(Module):
             return Sequential(dict(list(self._children.items())[index]))
         return list(self)[index]
 
+    @property
+    def keeps_output(self) -> bool:  # type: ignore[override]  # of its last module
+        modules = list(self)
+        return bool(modules) and modules[-1].keeps_output
+
     def forward(self, x: Tensor) -> Tensor:
+        return self._forward(x, ours=False)
+
+    def forward_(self, x: Tensor) -> Tensor:
+        return self._forward(x, ours=True)
+
+    def _forward(self, x: Tensor, *, ours: bool) -> Tensor:
+        """Nobody else needs what lies between two modules: the second may overwrite it.
+
+        Unless it is still the caller's x, or the first module keeps it for backward.
+        """
         for module in self:
-            x = module.forward(x)
+            y = module.forward_(x) if ours else module.forward(x)
+            ours = not module.keeps_output and (ours or not share_memory(x, y))
+            x = y
         return x
 
     def backward(self, grad_output: Tensor) -> Tensor:
+        return self._backward(grad_output, ours=False)
+
+    def backward_(self, grad_output: Tensor) -> Tensor:
+        return self._backward(grad_output, ours=True)
+
+    def _backward(self, grad_output: Tensor, *, ours: bool) -> Tensor:
         for module in reversed(list(self)):
-            grad_output = module.backward(grad_output)
+            grad = module.backward_(grad_output) if ours else module.backward(grad_output)
+            ours = ours or not share_memory(grad_output, grad)
+            grad_output = grad
         return grad_output
 
     def skip_input_gradient(self, skip: bool = True) -> None:
@@ -96,11 +122,11 @@ class Residual(_Branch):
                 f"Residual expects a module that keeps the shape, got {tuple(y.shape)} "
                 f"from {tuple(x.shape)}"
             )
-        return y + x
+        return y + x if self.inner.keeps_output else _add(y, x)
 
     def backward(self, grad_output: Tensor) -> Tensor:
         through = self.inner.backward(grad_output)
-        return through + grad_output if self._wants_input_gradient else through
+        return _add(through, grad_output) if self._wants_input_gradient else through
 
 
 class Skip(_Branch):
@@ -122,4 +148,11 @@ class Skip(_Branch):
         channels: int = self._take(grad_output)
         beside, through = grad_output[:, :channels], grad_output[:, channels:]
         through = self.inner.backward(through)
-        return through + beside if self._wants_input_gradient else through
+        return _add(through, beside) if self._wants_input_gradient else through
+
+
+def _add(ours: Tensor, other: Tensor) -> Tensor:
+    """ours + other, in the memory of `ours` where that is fit to hold the sum."""
+    if ours.dtype != other.dtype or share_memory(ours, other) or not fills_its_memory(ours):
+        return ours + other
+    return ours.add_(other)

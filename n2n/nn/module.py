@@ -53,12 +53,17 @@ class Workspace:
             self._shapes.pop(name, None)
         return buffer[:count].view(shape)
 
-    def bordered(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """As `empty`, zero where it was never written to since its shape last changed."""
+    def bordered(
+        self, name: str, shape: tuple[int, ...], like: Tensor, inside: tuple[int, ...] = ()
+    ) -> Tensor:
+        """As `empty`, zero where it was not written to since its shape, or `inside`, changed.
+
+        inside: what decides where the caller writes, where the shape alone does not.
+        """
         buffer = self.empty(name, shape, like)
-        if self._shapes.get(name) != shape:
+        if self._shapes.get(name) != (*shape, *inside):
             buffer.zero_()
-            self._shapes[name] = shape
+            self._shapes[name] = (*shape, *inside)
         return buffer
 
     def release(self) -> None:
@@ -91,6 +96,8 @@ class Module:
     """
 
     training = True
+    compute_dtype: dtype | None = None
+    keeps_output = False  # whether backward reads what forward returned
     _saved: tuple[Any, tuple[int, ...]] | None = None
     _buffers: Workspace | None = None
 
@@ -99,6 +106,14 @@ class Module:
 
     def backward(self, grad_output: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no backward")
+
+    def forward_(self, x: Tensor) -> Tensor:
+        """As `forward`, for a caller who needs x no more: it may be overwritten."""
+        return self.forward(x)
+
+    def backward_(self, grad_output: Tensor) -> Tensor:
+        """As `backward`, for a caller who needs grad_output no more: it may be overwritten."""
+        return self.backward(grad_output)
 
     def __call__(self, x: Tensor) -> Tensor:
         if not isinstance(x, Tensor):
@@ -188,6 +203,17 @@ class Module:
         """Inference mode: `forward` keeps nothing."""
         return self.train(False)
 
+    def compute_in(self, dtype: dtype | None) -> Self:
+        """Choose the dtype of the operands of matrix products, such as torch.bfloat16.
+
+        Parameters and their gradients keep theirs, and products are summed in it; None, the
+        default, computes in the dtype of the parameters.
+        """
+        for module in self.modules():
+            module.compute_dtype = dtype
+            module._saved = None
+        return self
+
     def to(self, device: device | str | None = None, dtype: dtype | None = None) -> Self:
         """Move values and gradients. Make the optimiser after this: it holds the tensors."""
         for item in self.named_parameters().values():
@@ -197,7 +223,8 @@ class Module:
         return self
 
     def release(self) -> None:
-        """Let go of kept buffers and of what was saved for `backward`."""
+        """Let go of kept buffers, this thread's too, and of what was saved for `backward`."""
+        scratch().release()
         for module in self.modules():
             module._saved = None
             module._buffers = None

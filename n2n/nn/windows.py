@@ -26,6 +26,7 @@ __all__ = [
     "interior",
     "require_image",
     "scatter",
+    "scatter_planes",
     "whole",
 ]
 
@@ -45,14 +46,19 @@ BLOCK_BYTES = 3 * 2**20
 BLOCK_BYTES_GPU = 256 * 2**20
 
 
-def require_image(x: Tensor, channels: int, *, layer: str) -> None:
-    """ShapeError unless x is (N, channels, H, W) with a pixel, InvalidType unless it is float."""
+def require_image(x: Tensor, channels: int, *, layer: str, like: Tensor | None = None) -> None:
+    """ShapeError unless x is (N, channels, H, W) with a pixel, InvalidType unless it is float.
+
+    like: weights whose dtype x must have, if given.
+    """
     if not x.is_floating_point():
         raise InvalidType(f"{layer} expects a float tensor, got {x.dtype}")
     if x.dim() != 4 or x.shape[1] != channels or not x.numel():
         raise ShapeError(
             f"{layer} expects (N, {channels}, H, W) with at least one pixel, got {tuple(x.shape)}"
         )
+    if like is not None and x.dtype != like.dtype:
+        raise InvalidType(f"{layer} expects {like.dtype} like its weights, got {x.dtype}")
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -135,6 +141,26 @@ def scatter(
                 target[taps].copy_(source[taps])
             else:
                 target[taps].add_(source[taps])
+
+
+def scatter_planes(
+    planes: Tensor,
+    padded: Tensor,
+    windows: Windows,
+    grid: Pair,
+    block: Block,
+    bias: Tensor | None,
+) -> None:
+    """As `scatter`, from planes (C·R·S, L), one a tap, to (N, C, H, W)."""
+    pixels = padded.permute(0, 2, 3, 1)
+    target = _view(pixels, windows, grid, block, groups=1)[0]  # (n, p, Q, R, S, C)
+    _, rows, columns, *kernel, channels = target.shape
+    source = planes.view(channels, *kernel, -1, rows, columns).permute(3, 4, 5, 1, 2, 0)
+    if block.rows.start == 0:
+        fill(pixels[block.images], bias)
+    for row in range(kernel[0]):
+        for column in range(kernel[1]):
+            target[:, :, :, row, column].add_(source[:, :, :, row, column])
 
 
 def fill(out: Tensor, bias: Tensor | None) -> None:
