@@ -76,6 +76,7 @@ def test_every_network_in_one_command() -> None:
         assert result["share"] == pytest.approx(result["floor_ms"] / result["step_ms"], rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not CLEAR.exists(), reason=f"needs Linux's {CLEAR}")
 def test_memory() -> None:
     (found,) = quick("--parts", "memory", "--networks", "seed", "--precision", "fp32")["parts"][
