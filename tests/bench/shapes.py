@@ -13,7 +13,7 @@ BATCHES = tuple(2**power for power in range(11))  # of 32×32
 SIZES = (16, 32, 64, 128, 256, 512)
 PIXELS = 512 * 512  # of a batch of any size
 QUICK_BATCHES, QUICK_SIZES, QUICK_PIXELS = (1, 4), (16, 32), 32 * 32
-ROUNDS = 5
+LARGE_ROUNDS, LARGE = 5, 64 * 32 * 32  # fewer rounds for batches of so many pixels
 CLIFF = 2.0  # times slower a pixel than a neighbour
 
 
@@ -61,7 +61,9 @@ def _row(plan: Plan, network: str, part: str, batch: int, size: int) -> dict[str
     config = replace(plan.config(network), batch_size=batch)
     calls = calls_of(part, config, ("n2n", "eager"), size)
     warm_up(calls)
-    timings = alternate(calls, rounds=min(ROUNDS, plan.rounds), device=plan.device)
+    large = batch * size**2 >= LARGE
+    rounds = min(LARGE_ROUNDS, plan.rounds) if large else plan.rounds
+    timings = alternate(calls, rounds=rounds, device=plan.device)
     own, torch_ = timings["n2n"].median, timings["eager"].median
     megapixels = batch * size**2 / 1e6
     return {
