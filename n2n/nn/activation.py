@@ -8,6 +8,8 @@ from n2n.nn.module import Module
 
 __all__ = ["LeakyReLU", "ReLU", "Sigmoid"]
 
+CACHED_BYTES = 2**20
+
 
 class ReLU(Module):
     """y = max(x, 0).   dx = dy where y > 0, else 0.   Any shape."""
@@ -27,6 +29,15 @@ class ReLU(Module):
     def backward(self, grad_output: Tensor) -> Tensor:
         y: Tensor = self._take(grad_output)
         return y.sign().mul_(grad_output)  # y is never negative: its sign is 0 or 1
+
+    def backward_(self, grad_output: Tensor) -> Tensor:
+        y: Tensor = self._take(grad_output)
+        if not fills_its_memory(grad_output):
+            return self.backward(grad_output)
+        parts = -(-y.numel() * y.element_size() // CACHED_BYTES)
+        for grad, part in zip(grad_output.chunk(parts), y.chunk(parts), strict=True):
+            grad.mul_(part.sign())
+        return grad_output
 
 
 class LeakyReLU(Module):
@@ -52,12 +63,15 @@ class LeakyReLU(Module):
 
 
 class Sigmoid(Module):
-    """y = 1 / (1 + exp(-x)).   dx = dy · y · (1 - y).   Any shape; y in [0, 1]."""
+    """y = 1 / (1 + exp(-x)).   dx = dy · y · (1 - y).   Any shape; y in [0, 1].
+
+    A 16-bit x gives y in float32: a network's last layer.
+    """
 
     keeps_output = True
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.sigmoid()
+        y = (x.float() if x.element_size() < 4 else x).sigmoid()
         return self._save(y, y)
 
     def backward(self, grad_output: Tensor) -> Tensor:

@@ -26,7 +26,6 @@ from n2n.nn.windows import (
     channels_last,
     fill,
     gather,
-    interior,
     scatter,
     scatter_planes,
 )
@@ -40,7 +39,7 @@ FEW_CHANNELS = 4
 class Columns:
     """The linear map A from an image to a grid of its windows times weights (G, C/g, R, S).
 
-    image: (N, H, W, C) with its border, from `read_image`; grid: (N, P, Q, G), from `read_grid`.
+    image: (N, H, W, C), from `read_image`; grid: (N, P, Q, G), from `read_grid`.
     Weights, image and grid have the dtype of the products; what is returned as (N, ·, ·, ·) is
     channels first, as a view.
     """
@@ -49,15 +48,8 @@ class Columns:
     groups: int
 
     def read_image(self, x: Tensor, workspace: Workspace, weight: Tensor) -> Tensor:
-        """(N, C, H, W) as (N, H, W, C) with a border of zeros; a view of x if it needs none."""
-        pixels = x.permute(0, 2, 3, 1)
-        if self.windows.padding == (0, 0) and x.dtype == weight.dtype:
-            return pixels
-        size = self.windows.padded_size((pixels.shape[1], pixels.shape[2]))
-        shape = (len(x), *size, x.shape[1])
-        padded = workspace.bordered("padded", shape, weight, inside=self.windows.padding)
-        interior(padded, self.windows).copy_(pixels)
-        return padded
+        """(N, C, H, W) as (N, H, W, C), a view."""
+        return x.permute(0, 2, 3, 1)
 
     def read_grid(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, G, P, Q) as (N, P, Q, G), contiguous; a copy only where memory lies otherwise."""
@@ -97,7 +89,7 @@ class Columns:
             return by_weight, None
         if apart:
             return by_weight, self.spread(grad_grid, weight, None, size)
-        return by_weight, interior(grad_image, self.windows).permute(0, 3, 1, 2)
+        return by_weight, grad_image.permute(0, 3, 1, 2)
 
     def spread(self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair) -> Tensor:
         """Aᵀ · grid + bias, (N, C, H, W) with H, W = `size`."""
@@ -114,7 +106,7 @@ class Columns:
         for block, columns in self._blocks(grid, weight):
             _multiply(columns, self._rows(grid, block), matrices, beta=0)
             scatter(columns, image, self.windows, grid_size, block, bias)
-        return interior(image, self.windows).permute(0, 3, 1, 2)
+        return image.permute(0, 3, 1, 2)
 
     def spread_backward(
         self, grad_image: Tensor, grid: Tensor, weight: Tensor
@@ -148,20 +140,20 @@ class Columns:
         self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair
     ) -> Tensor:
         """`spread` with every tap of all windows in one run of memory, into (N, C, H, W)."""
-        height, width = self.windows.padded_size(size)
-        image = _new((len(grid), weight.shape[1], height, width), weight)
+        image = _new((len(grid), weight.shape[1], *size), weight)
+        pixels = image.permute(0, 2, 3, 1)
         grid_size = (grid.shape[1], grid.shape[2])
         matrix = weight.flatten(1).t()  # (C·R·S, G)
         for block, columns in self._blocks(grid, weight):
             (rows,) = self._rows(grid, block)
             planes = columns.view(len(matrix), -1)
             planes.addmm_(matrix, rows.t(), beta=0)
-            scatter_planes(planes, image, self.windows, grid_size, block, bias)
-        return interior(image.permute(0, 2, 3, 1), self.windows).permute(0, 3, 1, 2)
+            scatter_planes(planes, pixels, self.windows, grid_size, block, bias)
+        return image
 
     def _new_image(self, batch: int, size: Pair, weight: Tensor) -> Tensor:
         channels = self.groups * weight.shape[1]
-        return _new((batch, *self.windows.padded_size(size), channels), weight)
+        return _new((batch, *size, channels), weight)
 
     def _blocks(self, grid: Tensor, weight: Tensor) -> Iterator[tuple[Block, Tensor]]:
         """Blocks of (N, P, Q, G), each with a buffer for its columns (g, L, K)."""

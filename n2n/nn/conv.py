@@ -7,7 +7,7 @@ Let A map an image to a grid: the windows of the image times the weights.
 
 In torch's layout the weights of both are (G, C/g, R, S), and so is their gradient, the product of
 the image's windows with the grid. The base class holds all of this; a subclass says which way.
-How A and Aᵀ are computed is a form's business (`n2n.nn.columns`).
+How A and Aᵀ are computed is a form's business (`n2n.nn.columns`, `n2n.nn.winograd`).
 
 N batch; C, G channels of image and grid; P, Q rows and columns of the grid; R, S of the kernel;
 g groups.
@@ -22,10 +22,10 @@ from torch import Tensor, empty
 
 from n2n.errors import InvalidValue
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
-from n2n.nn.columns import Columns
+from n2n.nn.forms import choose_form
 from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module, Parameter, Workspace, scratch
-from n2n.nn.windows import require_image
+from n2n.nn.windows import column_sums, require_image
 
 if TYPE_CHECKING:
     from torch import Generator, device, dtype
@@ -61,7 +61,6 @@ class _Convolution(Module):
         self.windows = windows
         self._image_channels = out_channels if transposed else in_channels
         self._grid_channels = in_channels if transposed else out_channels
-        self._form = Columns(windows, groups)
 
     def _initialise(
         self,
@@ -97,8 +96,7 @@ class _Convolution(Module):
     def _add_gradients(self, grad_weight: Tensor, grad_output: Tensor) -> None:
         self.weight.grad.add_(grad_weight)
         if self.bias is not None:
-            grad = self.bias.grad
-            grad.add_(grad_output.sum((0, 2, 3), dtype=grad.dtype))
+            self.bias.grad.add_(column_sums(grad_output.permute(0, 2, 3, 1)))
 
 
 class Conv2d(_Convolution):
@@ -138,16 +136,17 @@ class Conv2d(_Convolution):
         self.require(x, layer=type(self).__name__)
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         weight, bias = self.operands()
-        image = self._form.read_image(x, self._buffers_for_backward(), weight)
-        y = self._form.correlate(image, size, weight, bias)
-        return self._save((image, (x.shape[2], x.shape[3])), y)
+        form = choose_form(self.windows, self.groups, weight, size)
+        image = form.read_image(x, self._buffers_for_backward(), weight)
+        y = form.correlate(image, size, weight, bias)
+        return self._save((form, image, (x.shape[2], x.shape[3])), y)
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        image, size = self._take(grad_output)
+        form, image, size = self._take(grad_output)
         weight, _ = self.operands()
-        grad_weight, grad_image = self._form.correlate_backward(
+        grad_weight, grad_image = form.correlate_backward(
             image,
-            self._form.read_grid(grad_output, weight),
+            form.read_grid(grad_output, weight),
             weight,
             size if self._wants_input_gradient else None,
         )
@@ -210,14 +209,15 @@ class ConvTranspose2d(_Convolution):
         self.require(x, layer=type(self).__name__)
         size = self.windows.image_size((x.shape[2], x.shape[3]), self.output_padding)
         weight, bias = self.operands()
-        grid = self._form.read_grid(x, weight)
-        return self._save(grid, self._form.spread(grid, weight, bias, size))
+        form = choose_form(self.windows, self.groups, weight, (x.shape[2], x.shape[3]))
+        grid = form.read_grid(x, weight)
+        return self._save((form, grid), form.spread(grid, weight, bias, size))
 
     def backward(self, grad_output: Tensor) -> Tensor:
-        grid = self._take(grad_output)
+        form, grid = self._take(grad_output)
         weight, _ = self.operands()
-        image = self._form.read_image(grad_output, scratch(), weight)
-        grad_weight, grad_grid = self._form.spread_backward(image, grid, weight)
+        image = form.read_image(grad_output, scratch(), weight)
+        grad_weight, grad_grid = form.spread_backward(image, grid, weight)
         self._add_gradients(grad_weight, grad_output)
         return grad_grid
 

@@ -3,13 +3,15 @@
 N batch; C channels; H, W image; P, Q grid; R, S kernel or scale; L positions of a block.
 """
 
+from dataclasses import replace
+
 from torch import Tensor, empty
 
 from n2n.errors import InvalidValue, ShapeError
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
 from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module
-from n2n.nn.windows import channels_last, gather, interior, require_image, scatter, whole
+from n2n.nn.windows import channels_last, gather, require_image, scatter, whole
 
 __all__ = ["MaxPool2d", "NearestUpsample", "PixelShuffle", "PixelUnshuffle"]
 
@@ -35,16 +37,18 @@ class MaxPool2d(Module):
                     f"for {self.windows.kernel}"
                 )
 
+        self._padded = replace(self.windows, padding=(0, 0))  # for images with a border of -inf
+
     def forward(self, x: Tensor) -> Tensor:
         require_image(x, x.shape[1] if x.dim() == 4 else 1, layer="MaxPool2d")
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         shape = (len(x), *self.windows.padded_size((x.shape[2], x.shape[3])), x.shape[1])
         padded = empty(shape, dtype=x.dtype, device=x.device).fill_(float("-inf"))
-        interior(padded, self.windows).copy_(x.permute(0, 2, 3, 1))
+        self._inside(padded).copy_(x.permute(0, 2, 3, 1))
         taps = self.windows.kernel[0] * self.windows.kernel[1]
         positions = len(x) * size[0] * size[1]
         columns = empty((1, positions, taps * x.shape[1]), dtype=x.dtype, device=x.device)
-        gather(padded, self.windows, size, whole(len(x), size), columns)
+        gather(padded, self._padded, size, whole(len(x), size), columns)
         values, chosen = columns.view(len(x), *size, taps, x.shape[1]).max(3)  # (N, P, Q, C)
         return self._save((shape, chosen), values.permute(0, 3, 1, 2))
 
@@ -60,8 +64,13 @@ class MaxPool2d(Module):
         columns.scatter_(3, chosen.unsqueeze(3), channels_last(grad_output).unsqueeze(3))
         padded = empty(shape, dtype=grad_output.dtype, device=grad_output.device)
         block = whole(batch, (rows, across))
-        scatter(columns.view(1, -1, taps * channels), padded, self.windows, (rows, across), block)
-        return interior(padded, self.windows).permute(0, 3, 1, 2)
+        scatter(columns.view(1, -1, taps * channels), padded, self._padded, (rows, across), block)
+        return self._inside(padded).permute(0, 3, 1, 2)
+
+    def _inside(self, padded: Tensor) -> Tensor:
+        """(N, H, W, C) without its border, as a view."""
+        top, left = self.windows.padding
+        return padded[:, top : padded.shape[1] - top, left : padded.shape[2] - left]
 
     def input_span(self, span: Span, axis: int) -> Span:
         return self.windows.image_span(span, axis)
