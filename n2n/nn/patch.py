@@ -27,16 +27,17 @@ __all__ = ["PatchBlock"]
 class PatchBlock(Module):
     """y = x + up(relu(down(x))): each patch of pixels through a layer of hidden channels and back.
 
-    down is a Conv2d and up a ConvTranspose2d, of kernel and stride `patch` and padding `shift`, so
-    that patches overlap nowhere: with X the patches as rows, (N·P·Q, K),
+    down is a Conv2d and up a ConvTranspose2d, both of kernel and stride `patch`, so that patches
+    overlap nowhere. They begin `shift` pixels inside of the image; a border so wide stays as it
+    is. With X the patches as rows, (N·P·Q, K),
 
         H = max(X W₁ + b₁, 0)      Y = X + H W₂ + b₂
         dH = dY W₂ᵀ where H > 0    dX = dY + dH W₁ᵀ    dW₁ = Xᵀ dH    dW₂ = Hᵀ dY
 
-    x, y: (N, channels, H, W), H + 2·shift and W + 2·shift multiples of patch, else ShapeError.
-    The parameters are those of down and up. The same as a Residual of the three layers, but a
-    part of the batch goes through all of them while it is in the cache, and the sum costs nothing:
-    it is what the last product starts from.
+    x, y: (N, channels, H, W), H - 2·shift and W - 2·shift multiples of patch, else ShapeError.
+    The parameters are those of down and up. Without a shift it is a Residual of the three layers,
+    but a part of the batch goes through all of them while it is in the cache, and the sum costs
+    nothing: it is what the last product starts from.
     """
 
     def __init__(
@@ -53,10 +54,10 @@ class PatchBlock(Module):
         self.patch = require_at_least(patch, 1, name="patch")
         self.shift = require_at_least(shift, 0, name="shift")
         self.down = Conv2d(
-            channels, hidden, patch, patch, shift, generator=generator, device=device, dtype=dtype
+            channels, hidden, patch, patch, generator=generator, device=device, dtype=dtype
         )
         self.up = ConvTranspose2d(
-            hidden, channels, patch, patch, shift, generator=generator, device=device, dtype=dtype
+            hidden, channels, patch, patch, generator=generator, device=device, dtype=dtype
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -68,10 +69,10 @@ class PatchBlock(Module):
     def _forward(self, x: Tensor, *, in_place: bool) -> Tensor:
         self._saved = None
         self.down.require(x, layer="PatchBlock")
-        if any((side + 2 * self.shift) % self.patch for side in x.shape[2:]):
+        if any((side - 2 * self.shift) % self.patch for side in x.shape[2:]):
             raise ShapeError(
-                f"PatchBlock expects H and W that with 2 * {self.shift} more are multiples of "
-                f"{self.patch}, got {x.shape[2]}x{x.shape[3]}"
+                f"PatchBlock expects H and W that without a border of {self.shift} are multiples "
+                f"of {self.patch}, got {x.shape[2]}x{x.shape[3]}"
             )
         into, bias_into = self._operands(self.down)
         back, bias_back = self._operands(self.up)
@@ -110,12 +111,12 @@ class PatchBlock(Module):
         return grad_x
 
     def input_span(self, span: Span, axis: int) -> Span:
-        first, last = ((edge + self.shift) // self.patch for edge in span)
-        return first * self.patch - self.shift, (last + 1) * self.patch - self.shift - 1
+        first, last = ((edge - self.shift) // self.patch for edge in span)
+        return first * self.patch + self.shift, (last + 1) * self.patch + self.shift - 1
 
     def _count(self, x: Tensor) -> Pair:
         """P and Q for (N, C, H, W)."""
-        rows, columns = ((side + 2 * self.shift) // self.patch for side in x.shape[2:])
+        rows, columns = (max(0, side - 2 * self.shift) // self.patch for side in x.shape[2:])
         return rows, columns
 
     def _result(self, x: Tensor, matrix: Tensor, *, in_place: bool) -> Tensor:
@@ -125,10 +126,18 @@ class PatchBlock(Module):
         """
         if in_place and x.dtype == matrix.dtype:
             return x
-        shape = (len(x), *x.shape[2:], x.shape[1])
-        return empty(shape, dtype=matrix.dtype, device=x.device).permute(0, 3, 1, 2)
+        pixels = x.permute(0, 2, 3, 1)
+        result = empty(pixels.shape, dtype=matrix.dtype, device=x.device)
+        for axis in (1, 2):
+            width = min(self.shift, result.shape[axis])
+            for start in {0, result.shape[axis] - width} if width else ():
+                border = result.narrow(axis, start, width)
+                border.copy_(pixels.narrow(axis, start, width))
+        return result.permute(0, 3, 1, 2)
 
     def _blocks(self, x: Tensor, matrix: Tensor) -> Iterator[Block]:
+        if 0 in self._count(x):
+            return iter(())
         bytes_per_patch = matrix.element_size() * matrix.shape[1]
         return blocks(len(x), self._count(x), bytes_per_patch, block_bytes(x))
 
@@ -144,43 +153,24 @@ class PatchBlock(Module):
         return scratch().empty("inner", (len(rows), len(matrix)), rows)
 
     def _cut(self, image: Tensor, block: Block, matrix: Tensor, name: str) -> Tensor:
-        """The patches of a block of (N, C, H, W) as rows (L, K); outside of the image is zero."""
+        """The patches of a block of (N, C, H, W) as rows (L, K)."""
         count = block.positions.stop - block.positions.start
         rows = scratch().empty(name, (count, matrix.shape[1]), matrix)
-        part, plane, inside = self._plane(image.permute(0, 2, 3, 1), block, matrix)
-        if plane is not part:
-            plane.zero_()
-            inside.copy_(part)
-        tiles = self._tiles(plane)
+        tiles = self._tiles(image, block)
         rows.view(tiles.shape).copy_(tiles)
         return rows
 
     def _paste(self, rows: Tensor, block: Block, image: Tensor) -> None:
         """The inverse of `_cut`: rows (L, K) to their places in (N, C, H, W)."""
-        part, plane, inside = self._plane(image.permute(0, 2, 3, 1), block, rows)
-        tiles = self._tiles(plane)
+        tiles = self._tiles(image, block)
         tiles.copy_(rows.view(tiles.shape))
-        if plane is not part:
-            part.copy_(inside)
 
-    def _plane(self, pixels: Tensor, block: Block, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """What a block's patches cover of (N, H, W, C), the same with all of its border, and where
-
-        the one lies in the other. Unshifted patches have no border: all are the same view.
-        """
-        _, height, width, channels = pixels.shape
-        top, bottom = (row * self.patch - self.shift for row in (block.rows.start, block.rows.stop))
-        first, last = max(top, 0), min(bottom, height)
-        part = pixels[block.images, first:last]
-        if self.shift == 0:
-            return part, part, part
-        shape = (len(part), bottom - top, width + 2 * self.shift, channels)
-        plane = scratch().empty("frame", shape, like)
-        return part, plane, plane[:, first - top : last - top, self.shift : self.shift + width]
-
-    def _tiles(self, plane: Tensor) -> Tensor:
-        """(n, p·k, Q·k, C) seen as patches (n, p, Q, k, k, C)."""
-        tiles: Tensor = plane.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch))
+    def _tiles(self, image: Tensor, block: Block) -> Tensor:
+        """The patches of a block of (N, C, H, W), in place: a view (n, p, Q, k, k, C)."""
+        first, last = (self.shift + row * self.patch for row in (block.rows.start, block.rows.stop))
+        right = image.shape[3] - self.shift
+        part = image[block.images, :, first:last, self.shift : right].permute(0, 2, 3, 1)
+        tiles: Tensor = part.unflatten(2, (-1, self.patch)).unflatten(1, (-1, self.patch))
         return tiles.permute(0, 1, 3, 2, 4, 5)
 
 

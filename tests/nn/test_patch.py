@@ -19,22 +19,24 @@ class Reference(torch.nn.Module):
 
     def __init__(self, channels: int, hidden: int, patch: int, shift: int) -> None:
         super().__init__()
-        self.down = torch.nn.Conv2d(channels, hidden, patch, patch, shift)
-        self.up = torch.nn.ConvTranspose2d(hidden, channels, patch, patch, shift)
+        self.down = torch.nn.Conv2d(channels, hidden, patch, patch)
+        self.up = torch.nn.ConvTranspose2d(hidden, channels, patch, patch)
+        self.shift = shift
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.up(self.down(x).relu())
+        s, (height, width) = self.shift, x.shape[2:]
+        if min(height, width) <= 2 * s:
+            return x + 0 * sum(item.sum() for item in self.parameters())
+        inside = x[:, :, s : height - s, s : width - s]
+        return x + torch.nn.functional.pad(self.up(self.down(inside).relu()), (s, s, s, s))
 
 
 @st.composite
 def patch_blocks(draw: st.DrawFn) -> Case:
-    """Sides that are whole patches with the shift on both ends."""
+    """Sides that are whole patches between two borders; with a border, none is enough."""
     patch, channels = draw(st.integers(1, 4)), draw(st.integers(1, 4))
     shift = draw(st.integers(0, 3))
-    sides = [
-        patch * draw(st.integers(-(-(2 * shift + 1) // patch), 2 * shift + 4)) - 2 * shift
-        for _ in range(2)
-    ]
+    sides = [patch * draw(st.integers(0 if shift else 1, 4)) + 2 * shift for _ in range(2)]
     options = {
         "channels": channels,
         "hidden": draw(st.integers(1, 6)),
@@ -61,15 +63,14 @@ def test_images_too_large_or_too_many_for_one_part(
     check_layer(layer, Reference(3, 5, 2, shift), x)
 
 
-@pytest.mark.parametrize("shift", [0, 1])
-def test_is_the_residual_of_three_layers(shift: int) -> None:
-    fused = PatchBlock(4, 6, 2, shift, generator=seeded(1), dtype=torch.float64)
+def test_is_the_residual_of_three_layers() -> None:
+    fused = PatchBlock(4, 6, 2, generator=seeded(1), dtype=torch.float64)
     apart = Residual(
         Sequential(
             {
-                "down": Conv2d(4, 6, 2, 2, shift, dtype=torch.float64),
+                "down": Conv2d(4, 6, 2, 2, dtype=torch.float64),
                 "act": ReLU(),
-                "up": ConvTranspose2d(6, 4, 2, 2, shift, dtype=torch.float64),
+                "up": ConvTranspose2d(6, 4, 2, 2, dtype=torch.float64),
             }
         )
     )
@@ -119,7 +120,7 @@ def test_input_span_is_the_patches_that_the_outputs_lie_in(
 ) -> None:
     span = (first, first + more)
     covered = {
-        (row + shift) // patch * patch - shift + tap
+        (row - shift) // patch * patch + shift + tap
         for row in range(span[0], span[1] + 1)
         for tap in range(patch)
     }
