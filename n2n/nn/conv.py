@@ -22,7 +22,7 @@ from torch import Tensor, empty
 
 from n2n.errors import InvalidValue
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
-from n2n.nn.forms import choose_form
+from n2n.nn.forms import Form, choose_form
 from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module, Parameter, Workspace, scratch
 from n2n.nn.windows import column_sums, require_image
@@ -142,6 +142,7 @@ class Conv2d(_Convolution):
         return self._save((form, image, (x.shape[2], x.shape[3])), y)
 
     def backward(self, grad_output: Tensor) -> Tensor:
+        form: Form
         form, image, size = self._take(grad_output)
         weight, _ = self.operands()
         grad_weight, grad_image = form.correlate_backward(
@@ -214,6 +215,7 @@ class ConvTranspose2d(_Convolution):
         return self._save((form, grid), form.spread(grid, weight, bias, size))
 
     def backward(self, grad_output: Tensor) -> Tensor:
+        form: Form
         form, grid = self._take(grad_output)
         weight, _ = self.operands()
         image = form.read_image(grad_output, scratch(), weight)
