@@ -85,6 +85,7 @@ class PatchBlock(Module):
             inner.copy_(bias_into).addmm_(rows, into.t()).clamp_(min=0)  # (L, G)
             rows.add_(bias_back.repeat(self.patch**2)).addmm_(inner, back)
             self._paste(rows, block, y)
+            self._keep_border(x, y, block)
         return self._save((x, kept), y)
 
     def backward(self, grad_output: Tensor) -> Tensor:
@@ -101,11 +102,12 @@ class PatchBlock(Module):
         for block in self._blocks(x, into):
             inner = kept[block.positions]  # (L, G)
             rows = self._cut(grad_output, block, into, "patches")  # (L, K)
-            grad_back.add(inner.t(), rows, rows)
+            grad_back.add(rows, inner, rows)
             grad_inner = self._inner(rows, into)
             grad_inner.addmm_(rows, back.t(), beta=0).mul_(inner.sign())
-            grad_into.add(grad_inner.t(), self._cut(x, block, into, "before"), grad_inner)
+            grad_into.add(self._cut(x, block, into, "before"), grad_inner, grad_inner)
             self._paste(rows.addmm_(grad_inner, into), block, grad_x)
+            self._keep_border(grad_output, grad_x, block)
         for gradient in (grad_into, grad_back):
             gradient.finish()
         return grad_x
@@ -126,14 +128,20 @@ class PatchBlock(Module):
         """
         if in_place and x.dtype == matrix.dtype:
             return x
-        pixels = x.permute(0, 2, 3, 1)
-        result = empty(pixels.shape, dtype=matrix.dtype, device=x.device)
-        for axis in (1, 2):
-            width = min(self.shift, result.shape[axis])
-            for start in {0, result.shape[axis] - width} if width else ():
-                border = result.narrow(axis, start, width)
-                border.copy_(pixels.narrow(axis, start, width))
-        return result.permute(0, 3, 1, 2)
+        shape = (len(x), *x.shape[2:], x.shape[1])
+        result = empty(shape, dtype=matrix.dtype, device=x.device).permute(0, 3, 1, 2)
+        if 0 in self._count(x):
+            result.copy_(x)  # it is all border
+        return result
+
+    def _keep_border(self, x: Tensor, result: Tensor, block: Block) -> None:
+        """Copy what no patch covers, of a block's images, once their last patch is in place."""
+        if self.shift == 0 or x is result or block.rows.stop < self._count(x)[0]:
+            return
+        for axis in (2, 3):
+            for start in (0, x.shape[axis] - self.shift):
+                border = result[block.images].narrow(axis, start, self.shift)
+                border.copy_(x[block.images].narrow(axis, start, self.shift))
 
     def _blocks(self, x: Tensor, matrix: Tensor) -> Iterator[Block]:
         if 0 in self._count(x):
@@ -175,22 +183,22 @@ class PatchBlock(Module):
 
 
 class _Gradient:
-    """The gradients of a layer's weights, as a matrix (G, K), and of its bias, part by part."""
+    """The gradients of a layer's weights, as a matrix (K, G), and of its bias, part by part."""
 
     def __init__(self, layer: Conv2d | ConvTranspose2d) -> None:
         self.layer = layer
-        self.taps = layer.weight.grad.permute(0, 2, 3, 1)  # (G, k, k, C)
-        self.matrix = self.taps.new_zeros(self.taps.shape).flatten(1)
+        self.taps = layer.weight.grad.permute(2, 3, 1, 0)  # (k, k, C, G)
+        self.matrix = self.taps.new_zeros(self.taps.shape).flatten(0, 2)
 
-    def add(self, left: Tensor, right: Tensor, rows: Tensor) -> None:
-        """Products (G, L) · (L, K) for the weights, and rows (L, G) or (L, K) for the bias."""
-        if self.matrix.dtype == left.dtype:
-            self.matrix.addmm_(left, right)
+    def add(self, patches: Tensor, inner: Tensor, grad: Tensor) -> None:
+        """Patches (L, K) and hidden channels (L, G); grad is the one of them that is a gradient."""
+        if self.matrix.dtype == patches.dtype:
+            self.matrix.addmm_(patches.t(), inner)
         else:
-            self.matrix.add_(left @ right)
+            self.matrix.add_(patches.t() @ inner)
         if self.layer.bias is not None:
-            grad = self.layer.bias.grad
-            grad.add_(column_sums(rows).view(-1, len(grad)).sum(0))
+            total = self.layer.bias.grad
+            total.add_(column_sums(grad).view(-1, len(total)).sum(0))
 
     def finish(self) -> None:
         self.taps.add_(self.matrix.view(self.taps.shape))
