@@ -40,15 +40,24 @@ class Skip(nn.Module):
 
 
 class PatchBlock(nn.Module):
-    """y = x + up(relu(down(x)))."""
+    """y = x + up(relu(down(x))) inside of a border of `shift` pixels, which stay as they are."""
 
-    def __init__(self, down: nn.Module, up: nn.Module) -> None:
+    def __init__(self, down: nn.Module, up: nn.Module, shift: int) -> None:
         super().__init__()
         self.down = down
         self.up = up
+        self.shift = shift
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.up(nn.functional.relu(self.down(x), inplace=True))
+        border = self.shift
+        if border == 0:
+            return x + self._through(x)
+        inside = x[:, :, border:-border, border:-border]
+        return x + nn.functional.pad(self._through(inside), (border,) * 4)
+
+    def _through(self, x: Tensor) -> Tensor:
+        y: Tensor = self.up(nn.functional.relu(self.down(x), inplace=True))
+        return y
 
 
 def twin(name: str, **config: int) -> nn.Module:
@@ -148,7 +157,7 @@ CONVERSIONS: dict[type, Callable[[Any, bool], nn.Module]] = {
     own.PixelUnshuffle: lambda module, owned: nn.PixelUnshuffle(module.factor),
     own.NearestUpsample: lambda module, owned: nn.Upsample(scale_factor=module.scale),
     own.PatchBlock: lambda module, owned: PatchBlock(
-        _conv(module.down, False), _conv_transpose(module.up, False)
+        _conv(module.down, False), _conv_transpose(module.up, False), module.shift
     ),
     own.Residual: lambda module, owned: Residual(_convert(module.inner, owned=False)),
     own.Skip: lambda module, owned: Skip(_convert(module.inner, owned=False)),
