@@ -100,21 +100,19 @@ def gather(image: Tensor, windows: Windows, grid: Pair, block: Block, columns: T
 
     What the block needs of the image gets its border in a buffer that stays in the cache.
     """
-    (top, left), width = windows.padding, image.shape[2]
-    start = block.rows.start * windows.stride[0] - top
-    stop = (block.rows.stop - 1) * windows.stride[0] + windows.reach[0] + 1 - top
-    first = max(start, 0)
-    last = max(first, min(stop, image.shape[1]))
-    plane = image[block.images, first:last]
-    if windows.padding != (0, 0) or image.dtype != columns.dtype:
-        shape = (len(plane), stop - start, width + 2 * left, image.shape[3])
-        inside = (first - start, last - start, left)
-        bordered = scratch().bordered("plane", shape, columns, inside)
-        bordered[:, first - start : last - start, left : left + width].copy_(plane)
+    rows = _seen(windows, block.rows, image.shape[1], axis=0)
+    across = _seen(windows, slice(0, grid[1]), image.shape[2], axis=1)
+    plane = image[block.images, rows.inside, across.inside]
+    size = (rows.length, across.length)
+    if plane.shape[1:3] != size or image.dtype != columns.dtype:
+        shape = (len(plane), *size, image.shape[3])
+        at = (rows.offset, plane.shape[1], across.offset, plane.shape[2])
+        bordered = scratch().bordered("plane", shape, columns, inside=at)
+        bordered[:, at[0] : at[0] + at[1], at[2] : at[2] + at[3]].copy_(plane)
         plane = bordered
-    rows = block.rows.stop - block.rows.start
-    seen = _view(plane, windows, (rows, grid[1]), groups=len(columns))
-    columns.view(seen.shape).copy_(seen)
+    size = (block.rows.stop - block.rows.start, grid[1])
+    view = _view(plane, windows, size, groups=len(columns))
+    columns.view(view.shape).copy_(view)
 
 
 def scatter(
@@ -133,7 +131,7 @@ def scatter(
     neighbouring taps as the stride is long; so many are added at once. The first of them tile the
     plane and can be copied.
     """
-    canvas = _canvas(image, windows, block, columns)
+    canvas = _canvas(image, windows, grid, block, columns)
     target = _part(canvas, windows, grid, block, groups=len(columns))
     source = columns.view(target.shape)
     down, across = (
@@ -153,8 +151,7 @@ def scatter(
                 target[taps].copy_(source[taps])
             else:
                 target[taps].add_(source[taps])
-    if block.rows.stop == grid[0] and windows.padding != (0, 0):
-        image[block.images].copy_(_interior(canvas, windows))
+    _finish(canvas, image, windows, grid, block)
 
 
 def scatter_planes(
@@ -166,7 +163,7 @@ def scatter_planes(
     bias: Tensor | None,
 ) -> None:
     """As `scatter`, from planes (C·R·S, L), one a tap, to an image that is in planes itself."""
-    canvas = _canvas(image, windows, block, planes)
+    canvas = _canvas(image, windows, grid, block, planes)
     target = _part(canvas, windows, grid, block, groups=1)[0]  # (n, p, Q, R, S, C)
     _, rows, columns, *kernel, channels = target.shape
     source = planes.view(channels, *kernel, -1, rows, columns).permute(3, 4, 5, 1, 2, 0)
@@ -175,8 +172,7 @@ def scatter_planes(
     for row in range(kernel[0]):
         for column in range(kernel[1]):
             target[:, :, :, row, column].add_(source[:, :, :, row, column])
-    if block.rows.stop == grid[0] and windows.padding != (0, 0):
-        image[block.images].copy_(_interior(canvas, windows))
+    _finish(canvas, image, windows, grid, block)
 
 
 def fill(out: Tensor, bias: Tensor | None) -> None:
@@ -202,23 +198,46 @@ def _tile(windows: Windows) -> bool:
     )
 
 
-def _canvas(image: Tensor, windows: Windows, block: Block, like: Tensor) -> Tensor:
-    """Room for a block's images (N, H, W, C) and their borders, in the memory order of `image`."""
+class _Seen(NamedTuple):
+    """What windows see of the rows or the columns of an image."""
+
+    inside: slice  # of the image
+    offset: int  # rows of border before those
+    length: int  # with border
+
+
+def _seen(windows: Windows, positions: slice, size: int, axis: int) -> _Seen:
+    first, last = windows.image_span((positions.start, positions.stop - 1), axis)
+    start = min(max(first, 0), size)
+    inside = slice(start, max(start, min(last + 1, size)))
+    return _Seen(inside, min(start - first, last + 1 - first), last + 1 - first)
+
+
+def _canvas(image: Tensor, windows: Windows, grid: Pair, block: Block, like: Tensor) -> Tensor:
+    """Room for a block's images (N, H, W, C) and their borders, in the memory order of `image`.
+
+    It is the images themselves if windows do not reach beyond them.
+    """
     part = image[block.images]
-    if windows.padding == (0, 0):
-        return part
     batch, height, width, channels = part.shape
-    height, width = windows.padded_size((height, width))
+    spans = [windows.image_span((0, grid[axis] - 1), axis) for axis in (0, 1)]
+    height, width = (
+        max(size + 2 * padding, last + 1 + padding)
+        for size, padding, (_, last) in zip((height, width), windows.padding, spans, strict=True)
+    )
+    if (height, width) == part.shape[1:3]:
+        return part
     if image.stride(3) == 1:
         return scratch().empty("canvas", (batch, height, width, channels), like)
     planes = scratch().empty("canvas", (batch, channels, height, width), like)
     return planes.permute(0, 2, 3, 1)
 
 
-def _interior(padded: Tensor, windows: Windows) -> Tensor:
-    """(N, H, W, C) without its border, as a view."""
-    top, left = windows.padding
-    return padded[:, top : padded.shape[1] - top, left : padded.shape[2] - left]
+def _finish(canvas: Tensor, image: Tensor, windows: Windows, grid: Pair, block: Block) -> None:
+    """Copy the canvas, without its border, to the images after the last of their blocks."""
+    if block.rows.stop == grid[0] and canvas.shape[1:3] != image.shape[1:3]:
+        (top, left), (height, width) = windows.padding, image.shape[1:3]
+        image[block.images].copy_(canvas[:, top : top + height, left : left + width])
 
 
 def _part(canvas: Tensor, windows: Windows, grid: Pair, block: Block, groups: int) -> Tensor:

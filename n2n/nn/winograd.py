@@ -24,7 +24,7 @@ block.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
@@ -51,19 +51,14 @@ BLOCK_BYTES = 2 * 2**20  # of V, or of the products, at once: all of a block sta
 class Winograd:
     """As `Columns`, for kernels of 3x3, stride and dilation 1 and one group.
 
-    image: (N, 4·S + 2, 4·T + 2, C), its border filled up to whole tiles; grid: (N, P, Q, G).
+    image: (N, H, W, C), from `read_image`; grid: (N, P, Q, G), from `read_grid`.
     """
 
     windows: Windows
 
     def read_image(self, x: Tensor, workspace: Workspace, weight: Tensor) -> Tensor:
-        """(N, C, H, W) as (N, 4·S + 2, 4·T + 2, C) with a border of zeros."""
-        size = (x.shape[2], x.shape[3])
-        shape = self._padded_shape(len(x), self.windows.grid_size(size), x.shape[1])
-        inside = (*self.windows.padding, *size)
-        padded = workspace.bordered("padded", shape, weight, inside=inside)
-        self._inside(padded, size).copy_(x.permute(0, 2, 3, 1))
-        return padded
+        """(N, C, H, W) as (N, H, W, C), a view."""
+        return x.permute(0, 2, 3, 1)
 
     def read_grid(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, G, P, Q) as (N, P, Q, G), contiguous; a copy only where memory lies otherwise."""
@@ -96,19 +91,19 @@ class Winograd:
             if grad_image is not None:
                 self._products_to_image(grad_products, kernels, grad_image, grid_size, block)
         by_weight = _transform_kernels_back(grad_kernels)
-        if size is None or grad_image is None:
+        if grad_image is None:
             return by_weight, None
-        return by_weight, self._inside(grad_image, size).permute(0, 3, 1, 2)
+        return by_weight, grad_image.permute(0, 3, 1, 2)
 
     def spread(self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair) -> Tensor:
         """Aᵀ · grid + bias, (N, C, H, W) with H, W = `size`."""
         grid_size = (grid.shape[1], grid.shape[2])
         kernels = _transform_kernels(weight)
-        image = _new(self._padded_shape(len(grid), grid_size, weight.shape[1]), weight)
+        image = _new((len(grid), *size, weight.shape[1]), weight)
         for block in self._blocks(grid, weight):
             products = self._transform_grid(grid, block)
             self._products_to_image(products, kernels, image, grid_size, block, bias)
-        return self._inside(image, size).permute(0, 3, 1, 2)
+        return image.permute(0, 3, 1, 2)
 
     def spread_backward(
         self, grad_image: Tensor, grid: Tensor, weight: Tensor
@@ -196,23 +191,12 @@ class Winograd:
 
     @property
     def _tiles(self) -> Windows:
-        return Windows((REACH, REACH), (TILE, TILE), (0, 0), (1, 1))  # image has its border
+        return replace(self.windows, kernel=(REACH, REACH), stride=(TILE, TILE))
 
     def _blocks(self, grid: Tensor, weight: Tensor) -> Iterator[Block]:
         size = _tiling(grid.shape[1:3])
         per_tile = REACH**2 * max(weight.shape[:2]) * grid.element_size()
         return blocks(len(grid), size, per_tile, BLOCK_BYTES)
-
-    def _padded_shape(self, batch: int, size: Sequence[int], channels: int) -> tuple[int, ...]:
-        """Of an image (N, ·, ·, C) for a grid of `size`."""
-        rows, columns = _tiling(size)
-        reach = REACH - TILE
-        return batch, TILE * rows + reach, TILE * columns + reach, channels
-
-    def _inside(self, padded: Tensor, size: Pair) -> Tensor:
-        """An image without its border, as a view."""
-        top, left = self.windows.padding
-        return padded[:, top : top + size[0], left : left + size[1]]
 
 
 def _length(block: Block) -> int:
