@@ -158,7 +158,7 @@ class Columns:
     def _blocks(self, grid: Tensor, weight: Tensor) -> Iterator[tuple[Block, Tensor]]:
         """Blocks of (N, P, Q, G), each with a buffer for its columns (g, L, K)."""
         taps = weight[0].numel()
-        bytes_per_position = self.groups * taps * grid.element_size()
+        bytes_per_position = (self.groups * taps + grid.shape[3]) * grid.element_size()
         size = (grid.shape[1], grid.shape[2])
         for block in blocks(len(grid), size, bytes_per_position, block_bytes(grid)):
             count = block.positions.stop - block.positions.start
