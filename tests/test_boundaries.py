@@ -23,6 +23,7 @@ ROOT = Path(n2n.__file__).parents[1]
 
 # From torch: what the framework and the models are made of, and names for annotations.
 FIVE = {"empty", "cat", "arange", "fold", "unfold"}
+HELPERS = {"columns", "forms", "geometry", "memory", "mirrored", "windows", "winograd"}  # of layers
 ANNOTATIONS = {"Tensor", "Generator", "dtype", "device"}
 FORBIDDEN = ("torch.nn", "torch.optim", "torch.autograd", "torch.compile", "torch._dynamo")
 AUTOGRAD = {"requires_grad", "requires_grad_", "grad_fn", "retain_grad", "register_hook"}
@@ -403,8 +404,8 @@ def test_every_public_layer_loss_optimiser_and_schedule_is_exported() -> None:
     for info in pkgutil.iter_modules(n2n.nn.__path__, "n2n.nn."):
         module = importlib.import_module(info.name)
         assert hasattr(module, "__all__"), f"{info.name} has no __all__"
-        if info.name.rpartition(".")[2] in ("columns", "geometry", "memory", "windows"):
-            continue  # helpers of the layers
+        if info.name.rpartition(".")[2] in HELPERS:
+            continue
         for name, item in inspect.getmembers(module, inspect.isclass):
             own = item.__module__ == info.name and not name.startswith("_")
             assert not own or name in module.__all__, f"{info.name}: {name}"

@@ -3,31 +3,42 @@
 from torch import Tensor
 
 from n2n.nn.arguments import Pair
-from n2n.nn.columns import Columns
+from n2n.nn.columns import FEW_CHANNELS, Columns
 from n2n.nn.geometry import Windows
+from n2n.nn.mirrored import Mirrored
 from n2n.nn.winograd import Winograd
 
 __all__ = ["Form", "choose_form"]
 
-Form = Columns | Winograd
+Form = Columns | Mirrored | Winograd
 
 FEWEST_CHANNELS = 24  # of image and grid: fewer make Winograd's 36 products too narrow
 SMALLEST_GRID = 4  # rows and columns: less does not fill a tile
 
 
 def choose_form(windows: Windows, groups: int, weight: Tensor, grid: Pair) -> Form:
-    """Winograd's where it has been measured to be faster and precise; else columns.
+    """Winograd's, or from the other side, where that was measured to be faster; else columns."""
+    if groups == 1 and windows.stride == (1, 1):
+        if len(weight) <= FEW_CHANNELS < weight.shape[1] and _within_reach(windows):
+            return Mirrored(windows)
+        if _suits_winograd(windows, weight, grid):
+            return Winograd(windows)
+    return Columns(windows, groups)
 
-    It is neither on a GPU, where it was not measured, nor in 16 bits, which its sums outgrow.
-    """
-    plain = windows.kernel == (3, 3) and windows.stride == windows.dilation == (1, 1)
-    if (
-        plain
-        and groups == 1
+
+def _within_reach(windows: Windows) -> bool:
+    return all(
+        padding <= reach for padding, reach in zip(windows.padding, windows.reach, strict=True)
+    )
+
+
+def _suits_winograd(windows: Windows, weight: Tensor, grid: Pair) -> bool:
+    """Not on a GPU, where it was not measured, nor in 16 bits: its sums need more."""
+    return (
+        windows.kernel == (3, 3)
+        and windows.dilation == (1, 1)
         and weight.element_size() >= 4
         and weight.device.type == "cpu"
         and min(weight.shape[:2]) >= FEWEST_CHANNELS
         and min(grid) >= SMALLEST_GRID
-    ):
-        return Winograd(windows)
-    return Columns(windows, groups)
+    )
