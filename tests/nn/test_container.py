@@ -1,6 +1,7 @@
 """Sequential, Residual, Skip."""
 
 from collections import OrderedDict
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from n2n.nn import (
     ConvTranspose2d,
     LeakyReLU,
     MaxPool2d,
+    Module,
     NearestUpsample,
+    PatchBlock,
     ReLU,
     Residual,
     Sequential,
@@ -244,3 +247,52 @@ def test_backward_returns_the_gradient_of_the_input() -> None:
     step = 1e-5
     rise = ((net(x + step * direction) - net(x - step * direction)) * cotangent).sum()
     assert_close("slope", slope.float(), rise / (2 * step), torch.float32)
+
+
+STACK = st.lists(st.sampled_from(["conv", "relu", "leaky", "sigmoid", "residual", "skip", "patch"]))
+
+
+def stack(names: list[str]) -> Sequential:
+    """Any order of layers that overwrite, keep, share or copy what they get."""
+    modules: list[Module] = []
+    channels = 4
+    for seed, name in enumerate(names):
+        how: dict[str, Any] = {"generator": seeded(seed), "dtype": torch.float64}
+        if name == "conv":
+            modules.append(Conv2d(channels, channels, 1, **how))
+        elif name == "residual":
+            modules.append(Residual(Sequential(ReLU(), Conv2d(channels, channels, 1, **how))))
+        elif name == "skip" and channels < 32:
+            modules.append(Skip(Sequential(Sigmoid(), ReLU())))
+            channels *= 2
+        elif name == "patch":
+            modules.append(PatchBlock(channels, 3, shift=seed % 2, **how))
+        else:
+            plain = {"leaky": LeakyReLU(0.1), "sigmoid": Sigmoid()}
+            modules.append(plain.get(name, ReLU()))
+    return Sequential(*modules)
+
+
+@given(STACK, st.booleans())
+def test_what_is_overwritten_was_needed_by_nobody(names: list[str], twice: bool) -> None:
+    """A stack, which lets layers work in place, against its layers called one by one."""
+    together, apart = stack(names), list(stack(names))
+    x = random_tensor((2, 4, 4, 6), 1, dtype=torch.float64)
+    x_before = x.clone()
+    y, expected = together(x), x
+    for module in apart:
+        expected = module(expected)
+    assert_close("output", y, expected, x.dtype)
+    cotangent = random_tensor(tuple(y.shape), 2, dtype=torch.float64)
+    kept, y_before = cotangent.clone(), y.clone()
+    for _ in range(1 + twice):  # a second backward of one forward finds all that it needs
+        grad, wanted = together.backward(cotangent), cotangent
+        for module in reversed(apart):
+            wanted = module.backward(wanted)
+        assert_close("gradient", grad, wanted, x.dtype)
+    for (_, found), module_grad in zip(
+        together.param(), [grad for module in apart for _, grad in module.param()], strict=True
+    ):
+        assert_close("gradient of a parameter", found, module_grad, x.dtype)
+    for name, tensor, before in (("x", x, x_before), ("dy", cotangent, kept), ("y", y, y_before)):
+        assert torch.equal(tensor, before), f"{name} was overwritten"
