@@ -136,7 +136,7 @@ class Conv2d(_Convolution):
         self.require(x, layer=type(self).__name__)
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         weight, bias = self.operands()
-        form = choose_form(self.windows, self.groups, weight, size)
+        form = choose_form(self.windows, self.groups, weight, (len(x), *size))
         image = form.read_image(x, self._buffers_for_backward(), weight)
         y = form.correlate(image, size, weight, bias)
         return self._save((form, image, (x.shape[2], x.shape[3])), y)
@@ -210,7 +210,8 @@ class ConvTranspose2d(_Convolution):
         self.require(x, layer=type(self).__name__)
         size = self.windows.image_size((x.shape[2], x.shape[3]), self.output_padding)
         weight, bias = self.operands()
-        form = choose_form(self.windows, self.groups, weight, (x.shape[2], x.shape[3]))
+        batch, _, rows, columns = x.shape
+        form = choose_form(self.windows, self.groups, weight, (batch, rows, columns))
         grid = form.read_grid(x, weight)
         return self._save((form, grid), form.spread(grid, weight, bias, size))
 

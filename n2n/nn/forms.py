@@ -2,22 +2,28 @@
 
 from torch import Tensor
 
-from n2n.nn.arguments import Pair
 from n2n.nn.columns import FEW_CHANNELS, Columns
 from n2n.nn.geometry import Windows
 from n2n.nn.mirrored import Mirrored
-from n2n.nn.winograd import Winograd
+from n2n.nn.winograd import TILE, Winograd
 
 __all__ = ["Form", "choose_form"]
 
 Form = Columns | Mirrored | Winograd
 
-FEWEST_CHANNELS = 24  # of image and grid: fewer make Winograd's 36 products too narrow
-SMALLEST_GRID = 4  # rows and columns: less does not fill a tile
+# Winograd's 36 products are too narrow for fewer channels of image or grid. Its time is that of
+# its tiles, and for the weights that of about 32 more; the columns' that of positions, of which
+# 16 make a tile, and take 1.6 times as long.
+FEWEST_CHANNELS = 24
+TILES_OF_WEIGHTS = 32
+TIME_SAVED = 1.6
 
 
-def choose_form(windows: Windows, groups: int, weight: Tensor, grid: Pair) -> Form:
-    """Winograd's, or from the other side, where that was measured to be faster; else columns."""
+def choose_form(windows: Windows, groups: int, weight: Tensor, grid: tuple[int, int, int]) -> Form:
+    """Winograd's, or from the other side, where that was measured to be faster; else columns.
+
+    grid: N, P, Q.
+    """
     if groups == 1 and windows.stride == (1, 1):
         if len(weight) <= FEW_CHANNELS < weight.shape[1] and _within_reach(windows):
             return Mirrored(windows)
@@ -32,13 +38,15 @@ def _within_reach(windows: Windows) -> bool:
     )
 
 
-def _suits_winograd(windows: Windows, weight: Tensor, grid: Pair) -> bool:
+def _suits_winograd(windows: Windows, weight: Tensor, grid: tuple[int, int, int]) -> bool:
     """Not on a GPU, where it was not measured, nor in 16 bits: its sums need more."""
+    batch, rows, columns = grid
+    tiles = batch * -(-rows // TILE) * -(-columns // TILE)
     return (
         windows.kernel == (3, 3)
         and windows.dilation == (1, 1)
         and weight.element_size() >= 4
         and weight.device.type == "cpu"
         and min(weight.shape[:2]) >= FEWEST_CHANNELS
-        and min(grid) >= SMALLEST_GRID
+        and tiles + TILES_OF_WEIGHTS <= TIME_SAVED * batch * rows * columns / TILE**2
     )
