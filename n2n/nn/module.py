@@ -44,7 +44,7 @@ class Workspace:
         buffer = self._buffers.get(name)
         if (
             buffer is None
-            or len(buffer) < count
+            or buffer.numel() < count  # len() of a tensor is slow
             or buffer.dtype != like.dtype
             or buffer.device != like.device
         ):

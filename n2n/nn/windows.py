@@ -105,13 +105,13 @@ def gather(image: Tensor, windows: Windows, grid: Pair, block: Block, columns: T
     plane = image[block.images, rows.inside, across.inside]
     size = (rows.length, across.length)
     if plane.shape[1:3] != size or image.dtype != columns.dtype:
-        shape = (len(plane), *size, image.shape[3])
+        shape = (plane.shape[0], *size, image.shape[3])
         at = (rows.offset, plane.shape[1], across.offset, plane.shape[2])
         bordered = scratch().bordered("plane", shape, columns, inside=at)
         bordered[:, at[0] : at[0] + at[1], at[2] : at[2] + at[3]].copy_(plane)
         plane = bordered
     size = (block.rows.stop - block.rows.start, grid[1])
-    view = _view(plane, windows, size, groups=len(columns))
+    view = _view(plane, windows, size, groups=columns.shape[0])
     columns.view(view.shape).copy_(view)
 
 
@@ -132,7 +132,7 @@ def scatter(
     plane and can be copied.
     """
     canvas = _canvas(image, windows, grid, block, columns)
-    target = _part(canvas, windows, grid, block, groups=len(columns))
+    target = _part(canvas, windows, grid, block, groups=columns.shape[0])
     source = columns.view(target.shape)
     down, across = (
         stride if dilation == 1 else 1
@@ -256,7 +256,7 @@ def _view(padded: Tensor, windows: Windows, grid: Pair, groups: int) -> Tensor:
     by_image, by_row, by_column, by_channel = padded.stride()
     (down, across), (dilate_down, dilate_across) = windows.stride, windows.dilation
     return padded.as_strided(
-        (groups, len(padded), *grid, *windows.kernel, channels),
+        (groups, padded.shape[0], *grid, *windows.kernel, channels),
         (
             channels * by_channel,
             by_image,

@@ -128,7 +128,7 @@ class Winograd:
         tiles = scratch().empty("tiles", shape, image)
         gather(image, self._tiles, _tiling(size), block, tiles.flatten(1)[None])
         values = scratch().empty("values", shape, image)
-        return values.baddbmm_(_matrices(image).image.expand(len(tiles), -1, -1), tiles, beta=0)
+        return values.baddbmm_(_matrices(image).image.expand(tiles.shape[0], -1, -1), tiles, beta=0)
 
     def _products_to_image(
         self,
@@ -141,10 +141,10 @@ class Winograd:
     ) -> None:
         """Add x = B (M ∘ Uᵀ) Bᵀ, the adjoint of `_transform_image` and the product, to `image`."""
         channels = image.shape[3]
-        values = scratch().empty("tiles", (REACH**2, len(products), channels), image)
+        values = scratch().empty("tiles", (REACH**2, products.shape[0], channels), image)
         values.baddbmm_(products.transpose(0, 1), kernels, beta=0)
-        tiles = scratch().empty("values", (len(products), REACH**2, channels), image)
-        back = _matrices(image).image.t().expand(len(tiles), -1, -1)
+        tiles = scratch().empty("values", (products.shape[0], REACH**2, channels), image)
+        back = _matrices(image).image.t().expand(tiles.shape[0], -1, -1)
         tiles.baddbmm_(back, values.transpose(0, 1), beta=0)
         scatter(tiles.flatten(1)[None], image, self._tiles, _tiling(size), block, bias)
 
@@ -155,19 +155,21 @@ class Winograd:
             whole.zero_()[:, : part.shape[1], : part.shape[2]].copy_(part)
         outputs.copy_(_as_tiles(whole))
         products = scratch().empty("products", (_length(block), REACH**2, grid.shape[3]), grid)
-        back = _matrices(grid).grid.t().expand(len(products), -1, -1)
-        return products.baddbmm_(back, outputs.view(len(products), TILE**2, -1), beta=0)
+        back = _matrices(grid).grid.t().expand(products.shape[0], -1, -1)
+        return products.baddbmm_(back, outputs.view(products.shape[0], TILE**2, -1), beta=0)
 
     def _products_to_grid(
         self, values: Tensor, kernels: Tensor, grid: Tensor, block: Block, bias: Tensor | None
     ) -> None:
         """Write y = Aᵀ (V ∘ U) A + bias to its place in `grid`."""
         channels = grid.shape[3]
-        products = scratch().empty("products", (REACH**2, len(values), channels), grid)
+        products = scratch().empty("products", (REACH**2, values.shape[0], channels), grid)
         products.baddbmm_(values.transpose(0, 1), kernels.transpose(1, 2), beta=0)
         outputs, whole, part = self._grid_tiles(grid, block)
-        matrix = _matrices(grid).grid.expand(len(values), -1, -1)
-        outputs.view(len(values), TILE**2, -1).baddbmm_(matrix, products.transpose(0, 1), beta=0)
+        matrix = _matrices(grid).grid.expand(values.shape[0], -1, -1)
+        outputs.view(values.shape[0], TILE**2, -1).baddbmm_(
+            matrix, products.transpose(0, 1), beta=0
+        )
         if bias is not None:
             outputs.add_(bias)
         _as_tiles(whole).copy_(outputs)
@@ -180,12 +182,12 @@ class Winograd:
         """
         part = grid[block.images, TILE * block.rows.start : TILE * block.rows.stop]
         rows, columns = block.rows.stop - block.rows.start, _tiling(grid.shape[1:3])[1]
-        shape = (len(part), rows, columns, TILE, TILE, grid.shape[3])
+        shape = (part.shape[0], rows, columns, TILE, TILE, grid.shape[3])
         outputs = scratch().empty("outputs", shape, grid)
         size = (TILE * rows, TILE * columns)
         if part.shape[1:3] == size:
             return outputs, part, part
-        return outputs, scratch().empty("whole", (len(part), *size, grid.shape[3]), grid), part
+        return outputs, scratch().empty("whole", (part.shape[0], *size, grid.shape[3]), grid), part
 
     # Sizes
 
