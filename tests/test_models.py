@@ -14,7 +14,7 @@ from n2n import models
 from n2n.errors import InvalidType, InvalidValue, ShapeError
 from n2n.nn import SGD, MSELoss, Sequential
 
-NAMES = ["seed", "unet"]
+NAMES = ["n2n", "seed", "unet"]
 EVERY = pytest.mark.parametrize("name", NAMES)
 
 
@@ -39,6 +39,38 @@ class Residual(torch.nn.Module):
 class Skip(Residual):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat([x, self.inner(x)], 1)
+
+
+class Patches(torch.nn.Module):
+    """y = x + up(relu(down(x))), inside of a border of `shift` pixels."""
+
+    def __init__(self, width: int, hidden: int, shift: int) -> None:
+        super().__init__()
+        self.down = torch.nn.Conv2d(width, hidden, 2, 2)
+        self.up = torch.nn.ConvTranspose2d(hidden, width, 2, 2)
+        self.shift = shift
+
+    def forward(self, x: Tensor) -> Tensor:
+        s, (height, width) = self.shift, x.shape[2:]
+        y = x.clone()
+        inside = x[:, :, s : height - s, s : width - s]
+        if inside.numel():
+            y[:, :, s : height - s, s : width - s] += self.up(self.down(inside).relu())
+        return y
+
+
+def torch_n2n(
+    channels: int = 3, width: int = 64, hidden: int = 128, blocks: int = 8
+) -> torch.nn.Module:
+    nn = torch.nn
+    modules: list[tuple[str, torch.nn.Module]] = [
+        ("enter", nn.Conv2d(channels, width, 3, 2, 1)),
+        ("activation", nn.ReLU()),
+        *((f"block{i}", Patches(width, hidden, i % 2)) for i in range(blocks)),
+        ("leave", nn.ConvTranspose2d(width, channels, 3, 2, 1, 1)),
+    ]
+    residual = Residual(nn.Sequential(OrderedDict(modules)))
+    return nn.Sequential(OrderedDict([("residual", residual)]))
 
 
 def torch_seed(channels: int = 3, width: int = 48) -> torch.nn.Module:
@@ -99,6 +131,16 @@ def test_seed_of_any_channels_agrees_with_its_twin(channels: int, dtype: torch.d
     net = models.create("seed", channels=channels, width=7, generator=seeded(1)).to(dtype=dtype)
     x = random_tensor((3, channels, 8, 4), 1, dtype=dtype)
     check_layer(net, torch_seed(channels, 7), x)
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("sides", [(16, 12), (8, 32)])
+def test_n2n_agrees_with_its_twin(sides: tuple[int, int], dtype: torch.dtype, layout: str) -> None:
+    config = {"channels": 2, "width": 5, "hidden": 6, "blocks": 3}
+    net = models.create("n2n", **config, generator=seeded(1)).to(dtype=dtype)
+    x = random_tensor((3, 2, *sides), 2, dtype=dtype, layout=layout)
+    check_layer(net, torch_n2n(**config), x)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
@@ -182,10 +224,15 @@ def test_multiples_and_defaults() -> None:
     for depth in (1, 2, 3):
         assert models.create("unet", width=2, depth=depth).multiple == 2**depth
     assert set(models.create("unet").config) == {"channels", "width", "depth"}
+    assert models.create("n2n").multiple == 4
+    expected = {"channels": 3, "width": 64, "hidden": 128, "blocks": 8}
+    assert models.create("n2n").config == expected
 
 
 def test_input_span_covers_what_an_output_depends_on() -> None:
-    for name, config in (("seed", {"width": 3}), ("unet", {"width": 2, "depth": 2})):
+    small = {"width": 2, "hidden": 2, "blocks": 3}
+    configs = [("seed", {"width": 3}), ("unet", {"width": 2, "depth": 2}), ("n2n", small)]
+    for name, config in configs:
         net = models.create(name, **config, generator=seeded(1)).to(dtype=torch.float64)
         x = random_tensor((1, 3, 48, 40), 1)
         for axis in (0, 1):
@@ -243,6 +290,8 @@ def test_refuses_an_unknown_name() -> None:
     [
         ("seed", {"depth": 2}, ["depth", "channels", "width"]),
         ("seed", {"widht": 2}, ["widht", "channels", "width"]),
+        ("n2n", {"depth": 2}, ["depth", "channels", "width", "hidden", "blocks"]),
+        ("n2n", {"blocks": 0}, ["blocks", "0"]),
         ("unet", {"layers": 2}, ["layers", "channels", "width", "depth"]),
         ("seed", {"channels": 0}, ["channels", "0"]),
         ("seed", {"width": -1}, ["width", "-1"]),
