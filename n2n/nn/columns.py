@@ -18,7 +18,7 @@ from torch import Tensor, empty
 
 from n2n.nn.arguments import Pair
 from n2n.nn.geometry import Windows
-from n2n.nn.module import Workspace, scratch
+from n2n.nn.module import scratch
 from n2n.nn.windows import (
     Block,
     block_bytes,
@@ -47,7 +47,7 @@ class Columns:
     windows: Windows
     groups: int
 
-    def read_image(self, x: Tensor, workspace: Workspace, weight: Tensor) -> Tensor:
+    def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, C, H, W) as (N, H, W, C), a view."""
         return x.permute(0, 2, 3, 1)
 
@@ -75,21 +75,21 @@ class Columns:
         grid_size = (grad_grid.shape[1], grad_grid.shape[2])
         matrices = self._matrices(weight)
         grad_matrices = _new(matrices.shape, weight).zero_()
-        grad_image = None if size is None else self._new_image(len(image), size, weight)
-        apart = self._few(weight) or self._mirrored() is not None
+        grad_image = None  # of a map that is better spread by itself, or not wanted at all
+        if size is not None and not self._few(weight) and self._mirrored() is None:
+            grad_image = self._new_image(len(image), size, weight)
         for block, columns in self._blocks(grad_grid, weight):
             rows = self._rows(grad_grid, block)
             gather(image, self.windows, grid_size, block, columns)
             _multiply(grad_matrices, columns.transpose(1, 2), rows)
-            if grad_image is not None and not apart:
+            if grad_image is not None:
                 _multiply(columns, rows, matrices.transpose(1, 2), beta=0)
                 scatter(columns, grad_image, self.windows, grid_size, block)
         by_weight = self._as_weight(grad_matrices)
-        if size is None or grad_image is None:
-            return by_weight, None
-        if apart:
-            return by_weight, self.spread(grad_grid, weight, None, size)
-        return by_weight, grad_image.permute(0, 3, 1, 2)
+        if grad_image is not None:
+            return by_weight, grad_image.permute(0, 3, 1, 2)
+        by_image = None if size is None else self.spread(grad_grid, weight, None, size)
+        return by_weight, by_image
 
     def spread(self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair) -> Tensor:
         """Aᵀ · grid + bias, (N, C, H, W) with H, W = `size`."""
@@ -97,7 +97,7 @@ class Columns:
             return self._spread_planes(grid, weight, bias, size)
         mirrored = self._mirrored()
         if mirrored is not None:
-            pixels = mirrored.read_image(grid.permute(0, 3, 1, 2), scratch(), weight)
+            pixels = mirrored.read_image(grid.permute(0, 3, 1, 2), weight)
             turned = weight.flip(2, 3).transpose(0, 1)
             return mirrored.correlate(pixels, size, turned, bias)
         grid_size = (grid.shape[1], grid.shape[2])

@@ -24,7 +24,7 @@ from n2n.errors import InvalidValue
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
 from n2n.nn.forms import Form, choose_form
 from n2n.nn.geometry import Span, Windows
-from n2n.nn.module import Module, Parameter, Workspace, scratch
+from n2n.nn.module import Module, Parameter
 from n2n.nn.windows import column_sums, require_image
 
 if TYPE_CHECKING:
@@ -89,10 +89,6 @@ class _Convolution(Module):
         dtype = self.compute_dtype or weight.dtype
         return weight.to(dtype), None if bias is None else bias.to(dtype)
 
-    def _buffers_for_backward(self) -> Workspace:
-        """The layer's own; in inference, where backward will not read them, the thread's."""
-        return self._workspace if self.training else scratch()
-
     def _add_gradients(self, grad_weight: Tensor, grad_output: Tensor) -> None:
         self.weight.grad.add_(grad_weight)
         if self.bias is not None:
@@ -137,7 +133,7 @@ class Conv2d(_Convolution):
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         weight, bias = self.operands()
         form = choose_form(self.windows, self.groups, weight, (len(x), *size))
-        image = form.read_image(x, self._buffers_for_backward(), weight)
+        image = form.read_image(x, weight)
         y = form.correlate(image, size, weight, bias)
         return self._save((form, image, (x.shape[2], x.shape[3])), y)
 
@@ -219,7 +215,7 @@ class ConvTranspose2d(_Convolution):
         form: Form
         form, grid = self._take(grad_output)
         weight, _ = self.operands()
-        image = form.read_image(grad_output, scratch(), weight)
+        image = form.read_image(grad_output, weight)
         grad_weight, grad_grid = form.spread_backward(image, grid, weight)
         self._add_gradients(grad_weight, grad_output)
         return grad_grid

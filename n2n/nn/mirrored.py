@@ -16,7 +16,6 @@ from torch import Tensor
 from n2n.nn.arguments import Pair
 from n2n.nn.columns import Columns
 from n2n.nn.geometry import Windows
-from n2n.nn.module import Workspace
 
 __all__ = ["Mirrored"]
 
@@ -33,7 +32,7 @@ class Mirrored:
         (down, across), (top, left) = self.windows.reach, self.windows.padding
         return Columns(replace(self.windows, padding=(down - top, across - left)), 1)
 
-    def read_image(self, x: Tensor, workspace: Workspace, weight: Tensor) -> Tensor:
+    def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, C, H, W) as (N, H, W, C), contiguous; a copy only where memory lies otherwise."""
         return self._other.read_grid(x, weight)
 

@@ -26,10 +26,10 @@ class Parameter:
 
 
 class Workspace:
-    """Buffers that a layer keeps between calls: page faults cost more than the work in them.
+    """Buffers that are kept between calls: page faults cost more than the work in them.
 
-    A buffer is found again by its name and grows to the largest size asked for. What lies in it
-    is the layer's own; nothing of it is ever handed to a caller.
+    A buffer is found again by its name and grows to the largest size asked for. Nothing of it is
+    ever handed to a caller.
     """
 
     def __init__(self) -> None:
@@ -99,7 +99,6 @@ class Module:
     compute_dtype: dtype | None = None
     keeps_output = False  # whether backward reads what forward returned
     _saved: tuple[Any, tuple[int, ...]] | None = None
-    _buffers: Workspace | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         raise NotImplementedError(f"{type(self).__name__} has no forward")
@@ -227,7 +226,6 @@ class Module:
         scratch().release()
         for module in self.modules():
             module._saved = None
-            module._buffers = None
 
     # For subclasses
 
@@ -249,9 +247,3 @@ class Module:
                 f"{tuple(shape)}, got {tuple(grad_output.shape)}"
             )
         return value
-
-    @property
-    def _workspace(self) -> Workspace:
-        if self._buffers is None:
-            self._buffers = Workspace()
-        return self._buffers

@@ -33,7 +33,7 @@ from torch import Tensor, empty
 
 from n2n.nn.arguments import Pair
 from n2n.nn.geometry import Windows
-from n2n.nn.module import Workspace, scratch
+from n2n.nn.module import scratch
 from n2n.nn.windows import Block, blocks, channels_last, gather, scatter
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Winograd:
 
     windows: Windows
 
-    def read_image(self, x: Tensor, workspace: Workspace, weight: Tensor) -> Tensor:
+    def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, C, H, W) as (N, H, W, C), a view."""
         return x.permute(0, 2, 3, 1)
 

@@ -13,7 +13,7 @@ from n2n.nn.columns import FEW_CHANNELS, Columns
 from n2n.nn.forms import FEWEST_CHANNELS, Form, choose_form
 from n2n.nn.geometry import Windows
 from n2n.nn.mirrored import Mirrored
-from n2n.nn.module import Workspace, scratch
+from n2n.nn.module import scratch
 from n2n.nn.winograd import BLOCK_BYTES, TILE, Winograd
 
 from .check import LAYOUTS, check_layer, random_tensor, seeded
@@ -29,7 +29,7 @@ OF_MEAN_SQUARE = {torch.float64: 1e-13, torch.float32: 2e-5}
 def all_results(form: Form, x: Tensor, dy: Tensor, weight: Tensor) -> dict[str, Tensor]:
     """Everything a form computes, of the image x and the grid dy, in fresh memory."""
     bias, bias_back = (random_tensor((n,), 9, dtype=weight.dtype) for n in weight.shape[:2])
-    image, grid = form.read_image(x, Workspace(), weight), form.read_grid(dy, weight)
+    image, grid = form.read_image(x, weight), form.read_grid(dy, weight)
     size, grid_size = (x.shape[2], x.shape[3]), (dy.shape[2], dy.shape[3])
     weight_1, image_1 = form.correlate_backward(image, grid, weight, size)
     weight_2, none = form.correlate_backward(image, grid, weight, None)
