@@ -65,7 +65,7 @@ def main(parts: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """Compare the speed and memory of n2n's layers with torch.nn on this machine.
 
     Each network and its torch.nn twin take turns in one process: eager, channels_last and
-    torch.compile, in fp32 and under autocast in bf16. NAMES are one or more with commas between
+    compiled, in fp32 and under autocast in bf16. NAMES are one or more with commas between
     them. Ratios stand beside what the project promises on two cores; the exit code says nothing
     of them.
     """
