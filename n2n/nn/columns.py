@@ -12,7 +12,7 @@ K = R·S·C/g.
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor, empty
 
@@ -21,13 +21,14 @@ from n2n.nn.geometry import Windows
 from n2n.nn.module import scratch
 from n2n.nn.windows import (
     Block,
+    ChannelsLast,
     block_bytes,
     blocks,
-    channels_last,
     fill,
     gather,
     scatter,
     scatter_planes,
+    turn,
 )
 
 __all__ = ["Columns"]
@@ -36,7 +37,7 @@ FEW_CHANNELS = 4
 
 
 @dataclass(frozen=True)
-class Columns:
+class Columns(ChannelsLast):
     """The linear map A from an image to a grid of its windows times weights (G, C/g, R, S).
 
     image: (N, H, W, C), from `read_image`; grid: (N, P, Q, G), from `read_grid`.
@@ -46,14 +47,6 @@ class Columns:
 
     windows: Windows
     groups: int
-
-    def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
-        """(N, C, H, W) as (N, H, W, C), a view."""
-        return x.permute(0, 2, 3, 1)
-
-    def read_grid(self, x: Tensor, weight: Tensor) -> Tensor:
-        """(N, G, P, Q) as (N, P, Q, G), contiguous; a copy only where memory lies otherwise."""
-        return channels_last(x.to(weight.dtype))
 
     def correlate(self, image: Tensor, size: Pair, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A · image + bias, (N, G, P, Q) with P, Q = `size`."""
@@ -98,8 +91,7 @@ class Columns:
         mirrored = self._mirrored()
         if mirrored is not None:
             pixels = mirrored.read_image(grid.permute(0, 3, 1, 2), weight)
-            turned = weight.flip(2, 3).transpose(0, 1)
-            return mirrored.correlate(pixels, size, turned, bias)
+            return mirrored.correlate(pixels, size, turn(weight), bias)
         grid_size = (grid.shape[1], grid.shape[2])
         image = self._new_image(len(grid), size, weight)
         matrices = self._matrices(weight).transpose(1, 2)
@@ -123,14 +115,9 @@ class Columns:
         return self._as_weight(grad_matrices), grad_grid.permute(0, 3, 1, 2)
 
     def _mirrored(self) -> "Columns | None":
-        """The map that Aᵀ is for stride 1: A with its kernel turned around and another border.
-
-        It adds nothing up that overlaps. None for another stride, or a border beyond the kernel.
-        """
-        (down, across), (top, left) = self.windows.reach, self.windows.padding
-        if self.groups > 1 or self.windows.stride != (1, 1) or top > down or left > across:
-            return None
-        return Columns(replace(self.windows, padding=(down - top, across - left)), 1)
+        """The map that Aᵀ is, where windows can be mirrored: it adds nothing up that overlaps."""
+        windows = self.windows.mirrored if self.groups == 1 else None
+        return None if windows is None else Columns(windows, 1)
 
     def _few(self, weight: Tensor) -> bool:
         """Whether an image has so few channels that planes are faster to add up than pixels."""

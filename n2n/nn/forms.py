@@ -25,17 +25,12 @@ def choose_form(windows: Windows, groups: int, weight: Tensor, grid: tuple[int, 
     grid: N, P, Q.
     """
     if groups == 1 and windows.stride == (1, 1):
-        if len(weight) <= FEW_CHANNELS < weight.shape[1] and _within_reach(windows):
-            return Mirrored(windows)
+        mirrored = windows.mirrored
+        if mirrored is not None and len(weight) <= FEW_CHANNELS < weight.shape[1]:
+            return Mirrored(Columns(mirrored, 1))
         if _suits_winograd(windows, weight, grid):
             return Winograd(windows)
     return Columns(windows, groups)
-
-
-def _within_reach(windows: Windows) -> bool:
-    return all(
-        padding <= reach for padding, reach in zip(windows.padding, windows.reach, strict=True)
-    )
 
 
 def _suits_winograd(windows: Windows, weight: Tensor, grid: tuple[int, int, int]) -> bool:

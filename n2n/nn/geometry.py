@@ -6,7 +6,7 @@ are described by the same `Windows`. A span (first, last) is a range of rows or 
 ends included; it may reach beyond the image, into its padding.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from n2n.errors import ShapeError
 from n2n.nn.arguments import IntOrPair, Pair, to_pair
@@ -44,6 +44,18 @@ class Windows:
             self.dilation[0] * (self.kernel[0] - 1),
             self.dilation[1] * (self.kernel[1] - 1),
         )
+
+    @property
+    def mirrored(self) -> "Windows | None":
+        """The windows that a pixel of the image lies in, for stride 1: image and grid exchanged.
+
+        The same kernel, turned around, over the grid with a border of reach - padding. None for
+        another stride, or a border beyond the kernel's reach.
+        """
+        (down, across), (top, left) = self.reach, self.padding
+        if self.stride != (1, 1) or top > down or left > across:
+            return None
+        return replace(self, padding=(down - top, across - left))
 
     def padded_size(self, image: Pair) -> Pair:
         return image[0] + 2 * self.padding[0], image[1] + 2 * self.padding[1]

@@ -9,32 +9,26 @@ and each form of A' is one of A. It pays where the grid has few channels: its si
 whose windows are copied, which would otherwise be the side with many.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
 from n2n.nn.arguments import Pair
 from n2n.nn.columns import Columns
-from n2n.nn.geometry import Windows
+from n2n.nn.windows import turn
 
 __all__ = ["Mirrored"]
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """As `Columns`, for stride 1, one group, and a padding within the kernel's reach."""
+    """As `Columns`, for one group. other: the map A', whose image is the grid of A."""
 
-    windows: Windows
-
-    @property
-    def _other(self) -> Columns:
-        """A', whose image is the grid of A."""
-        (down, across), (top, left) = self.windows.reach, self.windows.padding
-        return Columns(replace(self.windows, padding=(down - top, across - left)), 1)
+    other: Columns
 
     def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, C, H, W) as (N, H, W, C), contiguous; a copy only where memory lies otherwise."""
-        return self._other.read_grid(x, weight)
+        return self.other.read_grid(x, weight)
 
     def read_grid(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, G, P, Q) as (N, P, Q, G), a view."""
@@ -42,29 +36,24 @@ class Mirrored:
 
     def correlate(self, image: Tensor, size: Pair, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A · image + bias, (N, G, P, Q) with P, Q = `size`."""
-        return self._other.spread(image, _turn(weight), bias, size)
+        return self.other.spread(image, turn(weight), bias, size)
 
     def correlate_backward(
         self, image: Tensor, grad_grid: Tensor, weight: Tensor, size: Pair | None
     ) -> tuple[Tensor, Tensor | None]:
         """The gradients by the weights, (G, C, R, S), and by the image, (N, C, *size)."""
-        by_weight, by_image = self._other.spread_backward(grad_grid, image, _turn(weight))
-        return _turn(by_weight), by_image
+        by_weight, by_image = self.other.spread_backward(grad_grid, image, turn(weight))
+        return turn(by_weight), by_image
 
     def spread(self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair) -> Tensor:
         """Aᵀ · grid + bias, (N, C, H, W) with H, W = `size`."""
-        return self._other.correlate(grid, size, _turn(weight), bias)
+        return self.other.correlate(grid, size, turn(weight), bias)
 
     def spread_backward(
         self, grad_image: Tensor, grid: Tensor, weight: Tensor
     ) -> tuple[Tensor, Tensor]:
         """The gradients by the weights, (G, C, R, S), and by the grid, (N, G, P, Q)."""
         size = (grid.shape[1], grid.shape[2])
-        turned = _turn(weight)
-        by_weight, _ = self._other.correlate_backward(grid, grad_image, turned, None)
-        return _turn(by_weight), self._other.spread(grad_image, turned, None, size)
-
-
-def _turn(weight: Tensor) -> Tensor:
-    """(G, C, R, S) as (C, G, R, S), turned by 180°: its own inverse."""
-    return weight.flip(2, 3).transpose(0, 1)
+        turned = turn(weight)
+        by_weight, _ = self.other.correlate_backward(grid, grad_image, turned, None)
+        return turn(by_weight), self.other.spread(grad_image, turned, None, size)

@@ -19,6 +19,7 @@ from n2n.nn.module import scratch
 
 __all__ = [
     "Block",
+    "ChannelsLast",
     "block_bytes",
     "blocks",
     "channels_last",
@@ -28,8 +29,21 @@ __all__ = [
     "require_image",
     "scatter",
     "scatter_planes",
+    "turn",
     "whole",
 ]
+
+
+class ChannelsLast:
+    """How a form takes images and grids: with channels last inside."""
+
+    def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(N, C, H, W) as (N, H, W, C), a view."""
+        return x.permute(0, 2, 3, 1)
+
+    def read_grid(self, x: Tensor, weight: Tensor) -> Tensor:
+        """(N, G, P, Q) as (N, P, Q, G), contiguous; a copy only where memory lies otherwise."""
+        return channels_last(x.to(weight.dtype))
 
 
 class Block(NamedTuple):
@@ -173,6 +187,11 @@ def scatter_planes(
         for column in range(kernel[1]):
             target[:, :, :, row, column].add_(source[:, :, :, row, column])
     _finish(canvas, image, windows, grid, block)
+
+
+def turn(weight: Tensor) -> Tensor:
+    """(G, C, R, S) as (C, G, R, S), turned by 180°, for mirrored windows: its own inverse."""
+    return weight.flip(2, 3).transpose(0, 1)
 
 
 def fill(out: Tensor, bias: Tensor | None) -> None:

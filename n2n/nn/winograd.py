@@ -34,7 +34,7 @@ from torch import Tensor, empty
 from n2n.nn.arguments import Pair
 from n2n.nn.geometry import Windows
 from n2n.nn.module import scratch
-from n2n.nn.windows import Block, blocks, channels_last, gather, scatter
+from n2n.nn.windows import Block, ChannelsLast, blocks, gather, scatter
 
 if TYPE_CHECKING:
     from torch import device, dtype
@@ -48,21 +48,13 @@ BLOCK_BYTES = 2 * 2**20  # of V, or of the products, at once: all of a block sta
 
 
 @dataclass(frozen=True)
-class Winograd:
+class Winograd(ChannelsLast):
     """As `Columns`, for kernels of 3x3, stride and dilation 1 and one group.
 
     image: (N, H, W, C), from `read_image`; grid: (N, P, Q, G), from `read_grid`.
     """
 
     windows: Windows
-
-    def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
-        """(N, C, H, W) as (N, H, W, C), a view."""
-        return x.permute(0, 2, 3, 1)
-
-    def read_grid(self, x: Tensor, weight: Tensor) -> Tensor:
-        """(N, G, P, Q) as (N, P, Q, G), contiguous; a copy only where memory lies otherwise."""
-        return channels_last(x.to(weight.dtype))
 
     def correlate(self, image: Tensor, size: Pair, weight: Tensor, bias: Tensor | None) -> Tensor:
         """A · image + bias, (N, G, P, Q) with P, Q = `size`."""

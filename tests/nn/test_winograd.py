@@ -48,20 +48,25 @@ def all_results(form: Form, x: Tensor, dy: Tensor, weight: Tensor) -> dict[str, 
 
 
 def check_against_columns(
-    form: Form, shape: tuple[int, int, int, int], channels: int, dtype: torch.dtype, **how: Any
+    form: Form,
+    windows: Windows,
+    shape: tuple[int, int, int, int],
+    channels: int,
+    dtype: torch.dtype,
+    **how: Any,
 ) -> None:
     """A form on an image of that shape and a grid of so many channels: as columns in float64."""
     seed = how.get("seed", 1)
-    size = form.windows.grid_size(shape[2:])
+    size = windows.grid_size(shape[2:])
     x = random_tensor(shape, seed, dtype=dtype, layout=how.get("layout", "contiguous"))
     grid_layout = how.get("grid_layout", "contiguous")
     dy = random_tensor((shape[0], channels, *size), seed + 1, dtype=dtype, layout=grid_layout)
-    weight = random_tensor((channels, shape[1], *form.windows.kernel), seed + 2, dtype=dtype)
+    weight = random_tensor((channels, shape[1], *windows.kernel), seed + 2, dtype=dtype)
     for buffer in scratch()._buffers.values():
         buffer.fill_(torch.nan)  # a form may rely on no more than the zeros it asked for
     scratch()._shapes.clear()
     found = all_results(form, x, dy, weight)
-    expected = all_results(Columns(form.windows, 1), x.double(), dy.double(), weight.double())
+    expected = all_results(Columns(windows, 1), x.double(), dy.double(), weight.double())
     for name, value in found.items():
         wanted = expected[name]
         assert value.dtype == dtype, name
@@ -98,10 +103,9 @@ def test_winograd_agrees_with_columns(
     seed: int,
 ) -> None:
     shape = (*shape[:2], *(max(s, 3 - 2 * p) for s, p in zip(shape[2:], padding, strict=True)))
-    form = Winograd(Windows((3, 3), (1, 1), padding, (1, 1)))
-    check_against_columns(
-        form, shape, channels, dtype, layout=layout, grid_layout=grid_layout, seed=seed
-    )
+    windows = Windows((3, 3), (1, 1), padding, (1, 1))
+    how = {"layout": layout, "grid_layout": grid_layout, "seed": seed}
+    check_against_columns(Winograd(windows), windows, shape, channels, dtype, **how)
 
 
 @given(
@@ -126,8 +130,9 @@ def test_mirrored_agrees_with_columns(
         data.draw(st.integers(0, d * (k - 1)), label="padding")
         for k, d in zip(kernel, dilation, strict=True)
     )
-    form = Mirrored(Windows(kernel, (1, 1), padding, dilation))
-    check_against_columns(form, shape, channels, dtype, layout=layout, grid_layout=layout)
+    windows = Windows(kernel, (1, 1), padding, dilation)
+    form = Mirrored(Columns(windows.mirrored, 1))
+    check_against_columns(form, windows, shape, channels, dtype, layout=layout, grid_layout=layout)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -136,7 +141,7 @@ def test_winograd_in_parts(shape: tuple[int, int, int, int], dtype: torch.dtype)
     """Rows of tiles of one image, and some of the images, at a time."""
     tiles = shape[0] * -(-shape[2] // TILE) * -(-shape[3] // TILE)
     assert tiles * 36 * 4 * shape[1] > BLOCK_BYTES
-    check_against_columns(Winograd(PLAIN), shape, 33, dtype)
+    check_against_columns(Winograd(PLAIN), PLAIN, shape, 33, dtype)
 
 
 @BOTH
