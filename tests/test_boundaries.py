@@ -23,7 +23,11 @@ ROOT = Path(n2n.__file__).parents[1]
 
 # From torch: what the framework and the models are made of, and names for annotations.
 FIVE = {"empty", "cat", "arange", "fold", "unfold"}
-HELPERS = {"columns", "forms", "geometry", "memory", "mirrored", "windows", "winograd"}  # of layers
+# Of layers: not exported.
+HELPERS = {
+    *("columns", "forms", "geometry", "memory", "mirrored", "planes", "plans", "windows"),
+    "winograd",
+}
 ANNOTATIONS = {"Tensor", "Generator", "dtype", "device"}
 FORBIDDEN = ("torch.nn", "torch.optim", "torch.autograd", "torch.compile", "torch._dynamo")
 AUTOGRAD = {"requires_grad", "requires_grad_", "grad_fn", "retain_grad", "register_hook"}

@@ -4,7 +4,7 @@ The rule of five: of torch it may use `empty`, `cat`, `arange`, `fold`, `unfold`
 Tensor, nothing else; the first three are enough. Tensors are (N, C, H, W).
 """
 
-from n2n.nn.activation import LeakyReLU, ReLU, Sigmoid
+from n2n.nn.activation import Activation, LeakyReLU, ReLU, Sigmoid
 from n2n.nn.container import Residual, Sequential, Skip
 from n2n.nn.conv import Conv2d, ConvTranspose2d
 from n2n.nn.loss import L1Loss, MSELoss
@@ -16,6 +16,7 @@ from n2n.nn.schedule import ConstantSchedule, CosineSchedule, StepSchedule
 
 __all__ = [
     "SGD",
+    "Activation",
     "Adam",
     "AdamW",
     "ConstantSchedule",

@@ -5,7 +5,8 @@
 It serves every kernel, stride, padding, dilation and group. Columns are made for a block of
 positions at a time, so that they stay in the cache between the copy and the products, and no
 convolution holds its whole input copied nine-fold. A backward pass makes them once for both of
-its products. Chellapilla et al. 2006.
+its products. What else is to be done to a block, such as the activation that follows, is done
+while it is there. Chellapilla et al. 2006.
 
 N batch; C, G channels of image and grid; P, Q grid; R, S kernel; g groups; L positions of a block;
 K = R·S·C/g.
@@ -16,24 +17,24 @@ from dataclasses import dataclass
 
 from torch import Tensor, empty
 
+from n2n.nn.activation import Activation, apply, differentiate
 from n2n.nn.arguments import Pair
 from n2n.nn.geometry import Windows
 from n2n.nn.module import scratch
 from n2n.nn.windows import (
     Block,
     ChannelsLast,
+    add_column_sums,
+    as_views,
     block_bytes,
     blocks,
     fill,
     gather,
     scatter,
-    scatter_planes,
     turn,
 )
 
 __all__ = ["Columns"]
-
-FEW_CHANNELS = 4
 
 
 @dataclass(frozen=True)
@@ -42,24 +43,41 @@ class Columns(ChannelsLast):
 
     image: (N, H, W, C), from `read_image`; grid: (N, P, Q, G), from `read_grid`.
     Weights, image and grid have the dtype of the products; what is returned as (N, ·, ·, ·) is
-    channels first, as a view.
+    channels first, as a view. activation: what follows the map, or, of a backward pass, what
+    came before it and gave its input; the gradient is then the one by the activation's input.
+    grad_bias (·): is added to.
     """
 
     windows: Windows
     groups: int
 
-    def correlate(self, image: Tensor, size: Pair, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def correlate(
+        self,
+        image: Tensor,
+        size: Pair,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """A · image + bias, (N, G, P, Q) with P, Q = `size`."""
         grid = _new((len(image), *size, len(weight)), weight)
         matrices = self._matrices(weight)
         for block, columns in self._blocks(grid, weight):
-            gather(image, self.windows, size, block, columns)
-            fill(grid.view(-1, len(weight))[block.positions], bias)
-            _multiply(self._rows(grid, block), columns, matrices)
+            gather(image, self.windows, size, block, as_views(columns, self.windows, size, block))
+            rows = grid.view(-1, len(weight))[block.positions]
+            fill(rows, bias)
+            _multiply(self._parts(rows), columns, matrices)
+            apply(activation, rows)
         return grid.permute(0, 3, 1, 2)
 
     def correlate_backward(
-        self, image: Tensor, grad_grid: Tensor, weight: Tensor, size: Pair | None
+        self,
+        image: Tensor,
+        grad_grid: Tensor,
+        weight: Tensor,
+        size: Pair | None,
+        grad_bias: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The gradients by the weights, (G, C/g, R, S), and by the image, (N, C, *size).
 
@@ -69,39 +87,60 @@ class Columns(ChannelsLast):
         matrices = self._matrices(weight)
         grad_matrices = _new(matrices.shape, weight).zero_()
         grad_image = None  # of a map that is better spread by itself, or not wanted at all
-        if size is not None and not self._few(weight) and self._mirrored() is None:
+        if size is not None and self._mirrored() is None:
             grad_image = self._new_image(len(image), size, weight)
         for block, columns in self._blocks(grad_grid, weight):
-            rows = self._rows(grad_grid, block)
-            gather(image, self.windows, grid_size, block, columns)
-            _multiply(grad_matrices, columns.transpose(1, 2), rows)
+            rows = grad_grid.view(-1, len(weight))[block.positions]
+            views = as_views(columns, self.windows, grid_size, block)
+            gather(image, self.windows, grid_size, block, views)
+            _multiply(grad_matrices, columns.transpose(1, 2), self._parts(rows))
+            add_column_sums(grad_bias, rows)
             if grad_image is not None:
-                _multiply(columns, rows, matrices.transpose(1, 2), beta=0)
-                scatter(columns, grad_image, self.windows, grid_size, block)
+                _multiply(columns, self._parts(rows), matrices.transpose(1, 2), beta=0)
+                scatter(views, grad_image, self.windows, grid_size, block)
+                if block.rows.stop == grid_size[0]:
+                    differentiate(activation, grad_image[block.images], image[block.images])
         by_weight = self._as_weight(grad_matrices)
         if grad_image is not None:
             return by_weight, grad_image.permute(0, 3, 1, 2)
-        by_image = None if size is None else self.spread(grad_grid, weight, None, size)
+        if size is None:
+            return by_weight, None
+        by_image = self.spread(grad_grid, weight, None, size)
+        differentiate(activation, by_image.permute(0, 2, 3, 1), image)
         return by_weight, by_image
 
-    def spread(self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair) -> Tensor:
+    def spread(
+        self,
+        grid: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        size: Pair,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """Aᵀ · grid + bias, (N, C, H, W) with H, W = `size`."""
-        if self._few(weight):
-            return self._spread_planes(grid, weight, bias, size)
         mirrored = self._mirrored()
         if mirrored is not None:
             pixels = mirrored.read_image(grid.permute(0, 3, 1, 2), weight)
-            return mirrored.correlate(pixels, size, turn(weight), bias)
+            return mirrored.correlate(pixels, size, turn(weight), bias, activation)
         grid_size = (grid.shape[1], grid.shape[2])
         image = self._new_image(len(grid), size, weight)
         matrices = self._matrices(weight).transpose(1, 2)
         for block, columns in self._blocks(grid, weight):
-            _multiply(columns, self._rows(grid, block), matrices, beta=0)
-            scatter(columns, image, self.windows, grid_size, block, bias)
+            rows = grid.view(-1, len(weight))[block.positions]
+            _multiply(columns, self._parts(rows), matrices, beta=0)
+            views = as_views(columns, self.windows, grid_size, block)
+            scatter(views, image, self.windows, grid_size, block, bias)
+            if block.rows.stop == grid_size[0]:
+                apply(activation, image[block.images])
         return image.permute(0, 3, 1, 2)
 
     def spread_backward(
-        self, grad_image: Tensor, grid: Tensor, weight: Tensor
+        self,
+        grad_image: Tensor,
+        grid: Tensor,
+        weight: Tensor,
+        grad_bias: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The gradients by the weights, (G, C/g, R, S), and by the grid, (N, G, P, Q)."""
         size = (grid.shape[1], grid.shape[2])
@@ -109,34 +148,21 @@ class Columns(ChannelsLast):
         grad_matrices = _new(matrices.shape, weight).zero_()
         grad_grid = _new(grid.shape, weight)
         for block, columns in self._blocks(grid, weight):
-            gather(grad_image, self.windows, size, block, columns)
-            _multiply(self._rows(grad_grid, block), columns, matrices, beta=0)
-            _multiply(grad_matrices, columns.transpose(1, 2), self._rows(grid, block))
+            views = as_views(columns, self.windows, size, block)
+            gather(grad_image, self.windows, size, block, views)
+            rows = grid.view(-1, len(weight))[block.positions]
+            grad_rows = grad_grid.view(-1, len(weight))[block.positions]
+            _multiply(self._parts(grad_rows), columns, matrices, beta=0)
+            _multiply(grad_matrices, columns.transpose(1, 2), self._parts(rows))
+            differentiate(activation, grad_rows, rows)
+            if block.rows.stop == size[0]:
+                add_column_sums(grad_bias, grad_image[block.images])
         return self._as_weight(grad_matrices), grad_grid.permute(0, 3, 1, 2)
 
     def _mirrored(self) -> "Columns | None":
         """The map that Aᵀ is, where windows can be mirrored: it adds nothing up that overlaps."""
         windows = self.windows.mirrored if self.groups == 1 else None
         return None if windows is None else Columns(windows, 1)
-
-    def _few(self, weight: Tensor) -> bool:
-        """Whether an image has so few channels that planes are faster to add up than pixels."""
-        return self.groups == 1 and weight.shape[1] <= FEW_CHANNELS
-
-    def _spread_planes(
-        self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair
-    ) -> Tensor:
-        """`spread` with every tap of all windows in one run of memory, into (N, C, H, W)."""
-        image = _new((len(grid), weight.shape[1], *size), weight)
-        pixels = image.permute(0, 2, 3, 1)
-        grid_size = (grid.shape[1], grid.shape[2])
-        matrix = weight.flatten(1).t()  # (C·R·S, G)
-        for block, columns in self._blocks(grid, weight):
-            (rows,) = self._rows(grid, block)
-            planes = columns.view(len(matrix), -1)
-            planes.addmm_(matrix, rows.t(), beta=0)
-            scatter_planes(planes, pixels, self.windows, grid_size, block, bias)
-        return image
 
     def _new_image(self, batch: int, size: Pair, weight: Tensor) -> Tensor:
         channels = self.groups * weight.shape[1]
@@ -151,9 +177,8 @@ class Columns(ChannelsLast):
             count = block.positions.stop - block.positions.start
             yield block, scratch().empty("columns", (self.groups, count, taps), grid)
 
-    def _rows(self, grid: Tensor, block: Block) -> list[Tensor]:
-        """A block of (N, P, Q, G) as g views (L, G/g)."""
-        rows = grid.view(-1, grid.shape[3])[block.positions]
+    def _parts(self, rows: Tensor) -> list[Tensor]:
+        """Rows (L, G) as g views (L, G/g)."""
         return list(rows.chunk(self.groups, dim=1)) if self.groups > 1 else [rows]
 
     def _matrices(self, weight: Tensor) -> Tensor:

@@ -1,10 +1,12 @@
 """Modules made of modules."""
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 from torch import Tensor, cat
 
 from n2n.errors import InvalidType, InvalidValue, ShapeError
+from n2n.nn.activation import Activation
 from n2n.nn.geometry import Span
 from n2n.nn.memory import fills_its_memory, share_memory
 from n2n.nn.module import Module
@@ -14,6 +16,9 @@ __all__ = ["Residual", "Sequential", "Skip"]
 
 class Sequential(Module):
     """y = fₙ(… f₂(f₁(x))); backward runs the chain rule from the last module to the first.
+
+    A convolution applies the activation after it to each part of its output while that is in the
+    cache, and takes its gradient through the activation before it in the same way.
 
     Takes modules in order, or one mapping of names to modules. Parameters are named as torch
     names them: "0.weight", or "name.weight". An index gives a module, a slice a Sequential that
@@ -34,6 +39,8 @@ class Sequential(Module):
                 "Sequential expects every module once, since it keeps one forward for backward; "
                 "make a second module"
             )
+        self._forwards = _with_activations(list(self))
+        self._backwards = _with_activations(list(self)[::-1])
 
     def children(self) -> dict[str, Module]:
         return self._children
@@ -65,9 +72,13 @@ class Sequential(Module):
 
         Unless it is still the caller's x, or the first module keeps it for backward.
         """
-        for module in self:
-            y = module.forward_(x) if ours else module.forward(x)
-            ours = not module.keeps_output and (ours or not share_memory(x, y))
+        for module, activation in self._forwards:
+            if activation is not None:
+                y = module.forward_into(x, activation)
+            else:
+                y = module.forward_(x) if ours else module.forward(x)
+            kept = module.keeps_output if activation is None else activation.keeps_output
+            ours = not kept and (ours or not share_memory(x, y))
             x = y
         return x
 
@@ -78,8 +89,11 @@ class Sequential(Module):
         return self._backward(grad_output, ours=True)
 
     def _backward(self, grad_output: Tensor, *, ours: bool) -> Tensor:
-        for module in reversed(list(self)):
-            grad = module.backward_(grad_output) if ours else module.backward(grad_output)
+        for module, activation in self._backwards:
+            if activation is not None:
+                grad = module.backward_through(grad_output, activation)
+            else:
+                grad = module.backward_(grad_output) if ours else module.backward(grad_output)
             ours = ours or not share_memory(grad_output, grad)
             grad_output = grad
         return grad_output
@@ -92,6 +106,24 @@ class Sequential(Module):
         for module in reversed(list(self)):
             span = module.input_span(span, axis)
         return span
+
+
+def _with_activations(modules: list[Module]) -> list[tuple[Any, Activation | None]]:
+    """Modules in order, each with the activation next in order if it can take it along."""
+    found: list[tuple[Any, Activation | None]] = []
+    for module in modules:
+        last, taken = found[-1] if found else (None, None)
+        if (
+            isinstance(module, Activation)
+            and module.told_by_output
+            and last is not None
+            and last.takes_activations
+            and taken is None
+        ):
+            found[-1] = (last, module)
+        else:
+            found.append((module, None))
+    return found
 
 
 class _Branch(Module):

@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 from torch import Tensor, empty
 
 from n2n.errors import InvalidValue
+from n2n.nn.activation import Activation
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
 from n2n.nn.forms import Form, choose_form
 from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module, Parameter
-from n2n.nn.windows import column_sums, require_image
+from n2n.nn.windows import require_image
 
 if TYPE_CHECKING:
     from torch import Generator, device, dtype
@@ -36,9 +37,14 @@ __all__ = ["Conv2d", "ConvTranspose2d"]
 class _Convolution(Module):
     """Weights over sliding windows: what both layers share.
 
+    A subclass writes `_forward` and `_backward`, with the activation that follows it, or came
+    before it, or None.
+
     Weights and bias are drawn uniformly from ±1/√(C/g·R·S), torch's default for both layers
     (He et al. 2015, with a = √5), from `generator`, or from torch's own if it is None.
     """
+
+    takes_activations = True
 
     def __init__(
         self,
@@ -89,10 +95,26 @@ class _Convolution(Module):
         dtype = self.compute_dtype or weight.dtype
         return weight.to(dtype), None if bias is None else bias.to(dtype)
 
-    def _add_gradients(self, grad_weight: Tensor, grad_output: Tensor) -> None:
-        self.weight.grad.add_(grad_weight)
-        if self.bias is not None:
-            self.bias.grad.add_(column_sums(grad_output.permute(0, 2, 3, 1)))
+    def forward(self, x: Tensor) -> Tensor:
+        return self._forward(x, None)
+
+    def forward_into(self, x: Tensor, activation: Activation) -> Tensor:
+        return activation.keep(self._forward(x, activation))
+
+    def backward(self, grad_output: Tensor) -> Tensor:
+        return self._backward(grad_output, None)
+
+    def backward_through(self, grad_output: Tensor, activation: Activation) -> Tensor:
+        return self._backward(grad_output, activation)
+
+    def _forward(self, x: Tensor, activation: Activation | None) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no _forward")
+
+    def _backward(self, grad_output: Tensor, activation: Activation | None) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no _backward")
+
+    def _bias_gradient(self) -> Tensor | None:
+        return None if self.bias is None else self.bias.grad
 
 
 class Conv2d(_Convolution):
@@ -127,17 +149,17 @@ class Conv2d(_Convolution):
         super().__init__(in_channels, out_channels, windows, groups, transposed=False)
         self._initialise(bias, generator, device, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor, activation: Activation | None) -> Tensor:
         self._saved = None
         self.require(x, layer=type(self).__name__)
         size = self.windows.grid_size((x.shape[2], x.shape[3]))
         weight, bias = self.operands()
         form = choose_form(self.windows, self.groups, weight, (len(x), *size))
         image = form.read_image(x, weight)
-        y = form.correlate(image, size, weight, bias)
+        y = form.correlate(image, size, weight, bias, activation)
         return self._save((form, image, (x.shape[2], x.shape[3])), y)
 
-    def backward(self, grad_output: Tensor) -> Tensor:
+    def _backward(self, grad_output: Tensor, activation: Activation | None) -> Tensor:
         form: Form
         form, image, size = self._take(grad_output)
         weight, _ = self.operands()
@@ -146,8 +168,10 @@ class Conv2d(_Convolution):
             form.read_grid(grad_output, weight),
             weight,
             size if self._wants_input_gradient else None,
+            self._bias_gradient(),
+            activation,
         )
-        self._add_gradients(grad_weight, grad_output)
+        self.weight.grad.add_(grad_weight)
         return grad_output.new_empty(0) if grad_image is None else grad_image
 
     def skip_input_gradient(self, skip: bool = True) -> None:
@@ -201,7 +225,7 @@ class ConvTranspose2d(_Convolution):
                 )
         self._initialise(bias, generator, device, dtype)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def _forward(self, x: Tensor, activation: Activation | None) -> Tensor:
         self._saved = None
         self.require(x, layer=type(self).__name__)
         size = self.windows.image_size((x.shape[2], x.shape[3]), self.output_padding)
@@ -209,15 +233,16 @@ class ConvTranspose2d(_Convolution):
         batch, _, rows, columns = x.shape
         form = choose_form(self.windows, self.groups, weight, (batch, rows, columns))
         grid = form.read_grid(x, weight)
-        return self._save((form, grid), form.spread(grid, weight, bias, size))
+        return self._save((form, grid), form.spread(grid, weight, bias, size, activation))
 
-    def backward(self, grad_output: Tensor) -> Tensor:
+    def _backward(self, grad_output: Tensor, activation: Activation | None) -> Tensor:
         form: Form
         form, grid = self._take(grad_output)
         weight, _ = self.operands()
-        image = form.read_image(grad_output, weight)
-        grad_weight, grad_grid = form.spread_backward(image, grid, weight)
-        self._add_gradients(grad_weight, grad_output)
+        grad_weight, grad_grid = form.spread_backward(
+            form.read_image(grad_output, weight), grid, weight, self._bias_gradient(), activation
+        )
+        self.weight.grad.add_(grad_weight)
         return grad_grid
 
     def input_span(self, span: Span, axis: int) -> Span:

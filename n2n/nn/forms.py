@@ -2,14 +2,15 @@
 
 from torch import Tensor
 
-from n2n.nn.columns import FEW_CHANNELS, Columns
+from n2n.nn.columns import Columns
 from n2n.nn.geometry import Windows
 from n2n.nn.mirrored import Mirrored
+from n2n.nn.planes import FEW_CHANNELS, Planes
 from n2n.nn.winograd import TILE, Winograd
 
 __all__ = ["Form", "choose_form"]
 
-Form = Columns | Mirrored | Winograd
+Form = Columns | Mirrored | Planes | Winograd
 
 # Winograd's 36 products are too narrow for fewer channels of image or grid. Its time is that of
 # its tiles, and for the weights that of about 32 more; the columns' that of positions, of which
@@ -20,15 +21,16 @@ TIME_SAVED = 1.6
 
 
 def choose_form(windows: Windows, groups: int, weight: Tensor, grid: tuple[int, int, int]) -> Form:
-    """Winograd's, or from the other side, where that was measured to be faster; else columns.
+    """Planes, from either side, or Winograd's, where that was measured to be faster; else columns.
 
     grid: N, P, Q.
     """
-    if groups == 1 and windows.stride == (1, 1):
-        mirrored = windows.mirrored
-        if mirrored is not None and len(weight) <= FEW_CHANNELS < weight.shape[1]:
-            return Mirrored(Columns(mirrored, 1))
-        if _suits_winograd(windows, weight, grid):
+    if groups == 1:
+        if weight.shape[1] <= FEW_CHANNELS:
+            return Planes(windows)
+        if len(weight) <= FEW_CHANNELS and windows.mirrored is not None:
+            return Mirrored(Planes(windows.mirrored))
+        if windows.stride == (1, 1) and _suits_winograd(windows, weight, grid):
             return Winograd(windows)
     return Columns(windows, groups)
 

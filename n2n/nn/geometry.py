@@ -37,6 +37,20 @@ class Windows:
             to_pair(dilation, name="dilation", minimum=1),
         )
 
+    def along(self, axis: int) -> tuple[int, int, int]:
+        """Stride, padding and dilation of one axis."""
+        return self.stride[axis], self.padding[axis], self.dilation[axis]
+
+    def tile(self, grid: int, size: int, axis: int) -> range:
+        """The taps that lie on every pixel of an image of `size` once: `stride` in number, or none.
+
+        grid: positions along the axis.
+        """
+        stride, padding, dilation = self.along(axis)
+        stop = padding + stride
+        fits = dilation == 1 and stop <= self.kernel[axis] and grid * stride >= size
+        return range(padding, stop) if fits else range(0)
+
     @property
     def reach(self) -> Pair:
         """Distance from a window's first tap to its last, in pixels."""

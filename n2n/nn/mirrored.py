@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from n2n.nn.activation import Activation, differentiate
 from n2n.nn.arguments import Pair
-from n2n.nn.columns import Columns
-from n2n.nn.windows import turn
+from n2n.nn.planes import Planes
+from n2n.nn.windows import add_column_sums, turn
 
 __all__ = ["Mirrored"]
 
@@ -24,7 +25,7 @@ __all__ = ["Mirrored"]
 class Mirrored:
     """As `Columns`, for one group. other: the map A', whose image is the grid of A."""
 
-    other: Columns
+    other: Planes
 
     def read_image(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, C, H, W) as (N, H, W, C), contiguous; a copy only where memory lies otherwise."""
@@ -32,28 +33,57 @@ class Mirrored:
 
     def read_grid(self, x: Tensor, weight: Tensor) -> Tensor:
         """(N, G, P, Q) as (N, P, Q, G), a view."""
-        return x.permute(0, 2, 3, 1)
+        return self.other.read_image(x, weight)
 
-    def correlate(self, image: Tensor, size: Pair, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def correlate(
+        self,
+        image: Tensor,
+        size: Pair,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """A · image + bias, (N, G, P, Q) with P, Q = `size`."""
-        return self.other.spread(image, turn(weight), bias, size)
+        return self.other.spread(image, turn(weight), bias, size, activation)
 
     def correlate_backward(
-        self, image: Tensor, grad_grid: Tensor, weight: Tensor, size: Pair | None
+        self,
+        image: Tensor,
+        grad_grid: Tensor,
+        weight: Tensor,
+        size: Pair | None,
+        grad_bias: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The gradients by the weights, (G, C, R, S), and by the image, (N, C, *size)."""
-        by_weight, by_image = self.other.spread_backward(grad_grid, image, turn(weight))
+        by_weight, by_image = self.other.spread_backward(
+            grad_grid, image, turn(weight), grad_bias, activation
+        )
         return turn(by_weight), by_image
 
-    def spread(self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair) -> Tensor:
+    def spread(
+        self,
+        grid: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        size: Pair,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """Aᵀ · grid + bias, (N, C, H, W) with H, W = `size`."""
-        return self.other.correlate(grid, size, turn(weight), bias)
+        return self.other.correlate(grid, size, turn(weight), bias, activation)
 
     def spread_backward(
-        self, grad_image: Tensor, grid: Tensor, weight: Tensor
+        self,
+        grad_image: Tensor,
+        grid: Tensor,
+        weight: Tensor,
+        grad_bias: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The gradients by the weights, (G, C, R, S), and by the grid, (N, G, P, Q)."""
-        size = (grid.shape[1], grid.shape[2])
+        add_column_sums(grad_bias, grad_image)
         turned = turn(weight)
         by_weight, _ = self.other.correlate_backward(grid, grad_image, turned, None)
-        return turn(by_weight), self.other.spread(grad_image, turned, None, size)
+        by_grid = self.other.spread(grad_image, turned, None, (grid.shape[1], grid.shape[2]))
+        differentiate(activation, by_grid.permute(0, 2, 3, 1), grid)
+        return turn(by_weight), by_grid

@@ -98,6 +98,7 @@ class Module:
     training = True
     compute_dtype: dtype | None = None
     keeps_output = False  # whether backward reads what forward returned
+    takes_activations = False  # whether it has `forward_into` and `backward_through`
     _saved: tuple[Any, tuple[int, ...]] | None = None
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from n2n.errors import InvalidValue, ShapeError
 from n2n.nn.arguments import IntOrPair, require_at_least, to_pair
 from n2n.nn.geometry import Span, Windows
 from n2n.nn.module import Module
-from n2n.nn.windows import channels_last, gather, require_image, scatter, whole
+from n2n.nn.windows import as_views, channels_last, gather, require_image, scatter, whole
 
 __all__ = ["MaxPool2d", "NearestUpsample", "PixelShuffle", "PixelUnshuffle"]
 
@@ -48,7 +48,8 @@ class MaxPool2d(Module):
         taps = self.windows.kernel[0] * self.windows.kernel[1]
         positions = len(x) * size[0] * size[1]
         columns = empty((1, positions, taps * x.shape[1]), dtype=x.dtype, device=x.device)
-        gather(padded, self._padded, size, whole(len(x), size), columns)
+        block = whole(len(x), size)
+        gather(padded, self._padded, size, block, as_views(columns, self._padded, size, block))
         values, chosen = columns.view(len(x), *size, taps, x.shape[1]).max(3)  # (N, P, Q, C)
         return self._save((shape, chosen), values.permute(0, 3, 1, 2))
 
@@ -64,7 +65,8 @@ class MaxPool2d(Module):
         columns.scatter_(3, chosen.unsqueeze(3), channels_last(grad_output).unsqueeze(3))
         padded = empty(shape, dtype=grad_output.dtype, device=grad_output.device)
         block = whole(batch, (rows, across))
-        scatter(columns.view(1, -1, taps * channels), padded, self._padded, (rows, across), block)
+        views = as_views(columns.view(1, -1, taps * channels), self._padded, (rows, across), block)
+        scatter(views, padded, self._padded, (rows, across), block)
         return self._inside(padded).permute(0, 3, 1, 2)
 
     def _inside(self, padded: Tensor) -> Tensor:

@@ -31,10 +31,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, empty
 
+from n2n.nn.activation import Activation, apply, differentiate
 from n2n.nn.arguments import Pair
 from n2n.nn.geometry import Windows
 from n2n.nn.module import scratch
-from n2n.nn.windows import Block, ChannelsLast, blocks, gather, scatter
+from n2n.nn.windows import Block, ChannelsLast, add_column_sums, as_views, blocks, gather, scatter
 
 if TYPE_CHECKING:
     from torch import device, dtype
@@ -56,17 +57,31 @@ class Winograd(ChannelsLast):
 
     windows: Windows
 
-    def correlate(self, image: Tensor, size: Pair, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def correlate(
+        self,
+        image: Tensor,
+        size: Pair,
+        weight: Tensor,
+        bias: Tensor | None,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """A · image + bias, (N, G, P, Q) with P, Q = `size`."""
         grid = _new((len(image), *size, len(weight)), weight)
         kernels = _transform_kernels(weight)
         for block in self._blocks(grid, weight):
             values = self._transform_image(image, size, block)
             self._products_to_grid(values, kernels, grid, block, bias)
+            apply(activation, _part_of(grid, block))
         return grid.permute(0, 3, 1, 2)
 
     def correlate_backward(
-        self, image: Tensor, grad_grid: Tensor, weight: Tensor, size: Pair | None
+        self,
+        image: Tensor,
+        grad_grid: Tensor,
+        weight: Tensor,
+        size: Pair | None,
+        grad_bias: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """The gradients by the weights, (G, C, 3, 3), and by the image, (N, C, *size).
 
@@ -79,15 +94,25 @@ class Winograd(ChannelsLast):
         for block in self._blocks(grad_grid, weight):
             values = self._transform_image(image, grid_size, block)
             grad_products = self._transform_grid(grad_grid, block)
+            add_column_sums(grad_bias, _part_of(grad_grid, block))
             grad_kernels.baddbmm_(grad_products.permute(1, 2, 0), values.transpose(0, 1))
             if grad_image is not None:
                 self._products_to_image(grad_products, kernels, grad_image, grid_size, block)
+                if _ends_images(block, grid_size):
+                    differentiate(activation, grad_image[block.images], image[block.images])
         by_weight = _transform_kernels_back(grad_kernels)
         if grad_image is None:
             return by_weight, None
         return by_weight, grad_image.permute(0, 3, 1, 2)
 
-    def spread(self, grid: Tensor, weight: Tensor, bias: Tensor | None, size: Pair) -> Tensor:
+    def spread(
+        self,
+        grid: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        size: Pair,
+        activation: Activation | None = None,
+    ) -> Tensor:
         """Aᵀ · grid + bias, (N, C, H, W) with H, W = `size`."""
         grid_size = (grid.shape[1], grid.shape[2])
         kernels = _transform_kernels(weight)
@@ -95,12 +120,20 @@ class Winograd(ChannelsLast):
         for block in self._blocks(grid, weight):
             products = self._transform_grid(grid, block)
             self._products_to_image(products, kernels, image, grid_size, block, bias)
+            if _ends_images(block, grid_size):
+                apply(activation, image[block.images])
         return image.permute(0, 3, 1, 2)
 
     def spread_backward(
-        self, grad_image: Tensor, grid: Tensor, weight: Tensor
+        self,
+        grad_image: Tensor,
+        grid: Tensor,
+        weight: Tensor,
+        grad_bias: Tensor | None = None,
+        activation: Activation | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The gradients by the weights, (G, C, 3, 3), and by the grid, (N, G, P, Q)."""
+        add_column_sums(grad_bias, grad_image)
         size = (grid.shape[1], grid.shape[2])
         kernels = _transform_kernels(weight)
         grad_kernels = _new(kernels.shape, weight).zero_()
@@ -110,6 +143,7 @@ class Winograd(ChannelsLast):
             products = self._transform_grid(grid, block)
             grad_kernels.baddbmm_(products.permute(1, 2, 0), values.transpose(0, 1))
             self._products_to_grid(values, kernels, grad_grid, block, None)
+            differentiate(activation, _part_of(grad_grid, block), _part_of(grid, block))
         return _transform_kernels_back(grad_kernels), grad_grid.permute(0, 3, 1, 2)
 
     # From tensors to transformed tiles, and back; all of a block
@@ -118,7 +152,8 @@ class Winograd(ChannelsLast):
         """V = Bᵀ x B of overlapping 6x6 tiles, (L, 36, C)."""
         shape = (_length(block), REACH**2, image.shape[3])
         tiles = scratch().empty("tiles", shape, image)
-        gather(image, self._tiles, _tiling(size), block, tiles.flatten(1)[None])
+        views = as_views(tiles.flatten(1)[None], self._tiles, _tiling(size), block)
+        gather(image, self._tiles, _tiling(size), block, views)
         values = scratch().empty("values", shape, image)
         return values.baddbmm_(_matrices(image).image.expand(tiles.shape[0], -1, -1), tiles, beta=0)
 
@@ -138,7 +173,8 @@ class Winograd(ChannelsLast):
         tiles = scratch().empty("values", (products.shape[0], REACH**2, channels), image)
         back = _matrices(image).image.t().expand(tiles.shape[0], -1, -1)
         tiles.baddbmm_(back, values.transpose(0, 1), beta=0)
-        scatter(tiles.flatten(1)[None], image, self._tiles, _tiling(size), block, bias)
+        views = as_views(tiles.flatten(1)[None], self._tiles, _tiling(size), block)
+        scatter(views, image, self._tiles, _tiling(size), block, bias)
 
     def _transform_grid(self, grid: Tensor, block: Block) -> Tensor:
         """M = A y Aᵀ, the adjoint of `_products_to_grid`'s second half, (L, 36, G)."""
@@ -172,7 +208,7 @@ class Winograd(ChannelsLast):
         """A buffer (n, s, T, 4, 4, G) for a block's tiles; then their part of the grid, filled up
         to whole tiles, (n, 4·s, 4·T, G), and that part itself. These are one if it needs no more.
         """
-        part = grid[block.images, TILE * block.rows.start : TILE * block.rows.stop]
+        part = _part_of(grid, block)
         rows, columns = block.rows.stop - block.rows.start, _tiling(grid.shape[1:3])[1]
         shape = (part.shape[0], rows, columns, TILE, TILE, grid.shape[3])
         outputs = scratch().empty("outputs", shape, grid)
@@ -196,6 +232,16 @@ class Winograd(ChannelsLast):
 def _length(block: Block) -> int:
     length: int = block.positions.stop - block.positions.start
     return length
+
+
+def _part_of(grid: Tensor, block: Block) -> Tensor:
+    """What a block of tiles has of (N, P, Q, G): (n, p, Q, G)."""
+    return grid[block.images, TILE * block.rows.start : TILE * block.rows.stop]
+
+
+def _ends_images(block: Block, size: Pair) -> bool:
+    """Whether a block has the last tiles of its images."""
+    return bool(block.rows.stop == _tiling(size)[0])
 
 
 def _tiling(size: Sequence[int]) -> Pair:

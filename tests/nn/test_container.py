@@ -23,6 +23,8 @@ from n2n.nn import (
     Sequential,
     Sigmoid,
     Skip,
+    windows,
+    winograd,
 )
 
 from .check import assert_close, check_layer, random_tensor, seeded
@@ -296,3 +298,50 @@ def test_what_is_overwritten_was_needed_by_nobody(names: list[str], twice: bool)
         assert_close("gradient of a parameter", found, module_grad, x.dtype)
     for name, tensor, before in (("x", x, x_before), ("dy", cotangent, kept), ("y", y, y_before)):
         assert torch.equal(tensor, before), f"{name} was overwritten"
+
+
+# In the order of their forms: planes, columns, Winograd's, mirrored; and across, transposed.
+CONVOLUTIONS: dict[str, Any] = {
+    "planes": (Conv2d, (3, 32, 3, 2, 1)),
+    "columns": (Conv2d, (32, 32, 3, 2, 1)),
+    "groups": (Conv2d, (32, 32, 3, 2, 1, 1, 4)),
+    "winograd": (Conv2d, (32, 32, 3, 1, 1)),
+    "mirrored": (Conv2d, (32, 3, 3, 1, 1)),
+    "planes back": (ConvTranspose2d, (32, 3, 3, 2, 1, 1)),
+    "columns back": (ConvTranspose2d, (32, 32, 3, 2, 1, 1)),
+    "winograd back": (ConvTranspose2d, (32, 32, 3, 1, 1)),
+    "stride 1": (Conv2d, (32, 5, 5, 1, 2)),
+    "stride 1 back": (ConvTranspose2d, (5, 32, 5, 1, 2)),
+    "mirrored back": (ConvTranspose2d, (3, 32, 3, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("block_bytes", [None, 20_000], ids=["whole", "in rows"])
+@pytest.mark.parametrize("activation", [ReLU, lambda: LeakyReLU(0.2), lambda: LeakyReLU(-0.5)])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_convolution_takes_the_activations_beside_it(
+    name: str, activation: Any, block_bytes: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before it and after it, against the same layers called one by one."""
+    if block_bytes is not None:
+        monkeypatch.setattr(windows, "BLOCK_BYTES", block_bytes)
+        monkeypatch.setattr(winograd, "BLOCK_BYTES", block_bytes)
+    layer, arguments = CONVOLUTIONS[name]
+    twins = [
+        [activation(), layer(*arguments, generator=seeded(1), dtype=torch.float64), activation()]
+        for _ in range(2)
+    ]
+    together, apart = Sequential(*twins[0]), twins[1]
+    x = random_tensor((6, arguments[0], 16, 20), 2)
+    y, expected = together(x), x
+    for module in apart:
+        expected = module(expected)
+    assert_close("output", y, expected, x.dtype)
+    cotangent = random_tensor(tuple(y.shape), 3)
+    for _ in range(2):
+        grad, wanted = together.backward(cotangent), cotangent
+        for module in reversed(apart):
+            wanted = module.backward(wanted)
+        assert_close("gradient", grad, wanted, x.dtype)
+    for (_, found), (_, needed) in zip(together.param(), apart[1].param(), strict=True):
+        assert_close("gradient of a parameter", found, needed, x.dtype)

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from n2n.nn import Conv2d, ConvTranspose2d
-from n2n.nn.columns import FEW_CHANNELS, Columns
+from n2n.nn.columns import Columns
 from n2n.nn.forms import FEWEST_CHANNELS, Form, choose_form
 from n2n.nn.geometry import Windows
 from n2n.nn.mirrored import Mirrored
 from n2n.nn.module import scratch
+from n2n.nn.planes import FEW_CHANNELS, Planes
 from n2n.nn.winograd import BLOCK_BYTES, TILE, Winograd
 
 from .check import LAYOUTS, check_layer, random_tensor, seeded
@@ -196,7 +197,7 @@ def test_which_form_serves_which_shape() -> None:
     assert type(choose_form(PLAIN, 1, weight_of(FEWEST_CHANNELS - 1, 64), grid)) is Columns
     assert type(choose_form(PLAIN, 1, weight_of(64, FEWEST_CHANNELS - 1), grid)) is Columns
     assert type(choose_form(PLAIN, 1, weight_of(FEW_CHANNELS, 32), grid)) is Mirrored
-    assert type(choose_form(PLAIN, 1, weight_of(FEW_CHANNELS, FEW_CHANNELS), grid)) is Columns
+    assert type(choose_form(PLAIN, 1, weight_of(FEW_CHANNELS, FEW_CHANNELS), grid)) is Planes
     for windows in (
         Windows((3, 3), (2, 1), (1, 1), (1, 1)),
         Windows((3, 3), (1, 1), (1, 1), (2, 2)),
