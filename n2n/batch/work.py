@@ -1,0 +1,133 @@
+"""What one process does: a model, loaded once, and files through it, each ending in an outcome."""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from n2n.batch.items import Item, Outcome
+from n2n.batch.scratch import local_scratch
+from n2n.checkpoint import load_model
+from n2n.denoiser import Denoiser, Result, denoise_file
+from n2n.device import choose_device, set_threads, use_precision
+from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
+from n2n.images import SUFFIXES
+from n2n.options import Options
+from n2n.storage import LocalFolder, is_uri, open_storage
+
+__all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """All that a worker needs to know; small, and can be pickled.
+
+    source, destination: the roots of the items' names, paths or URIs. work: the folder, on the
+    file system of local outputs, for what is being written; None: a scratch folder of the
+    worker's own, for outputs that go to an object store.
+    """
+
+    model: str
+    source: str
+    destination: str
+    work: str | None = None
+    options: Options = field(default_factory=Options)
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int | None = None
+    max_memory: int | None = None
+    batch_size: int | None = None
+
+
+class Worker:
+    """Built once in each process: loads the model, then takes any number of bunches.
+
+    `warnings` holds what the user should be told once. ModelFileError and InvalidValue for a
+    model, device or precision that cannot be used.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config = config
+        self.warnings: list[str] = []
+        self._inputs = open_storage(config.source)
+        self._outputs = open_storage(config.destination)
+        self._stack = ExitStack()
+        remote = not all(isinstance(s, LocalFolder) for s in (self._inputs, self._outputs))
+        own = remote or config.work is None
+        self._scratch = self._stack.enter_context(local_scratch()) if own else Path()
+        self._work = Path(config.work) if config.work is not None else self._scratch
+        self.threads = set_threads(config.threads)
+        self.device = choose_device(config.device)
+        self._denoiser = self._load()
+        self._rooms: set[str] = set()  # output folders that are there
+
+    def run(self, items: Sequence[Item]) -> Iterator[Outcome]:
+        """Each item's outcome, as soon as its output is in place."""
+        for item in items:
+            outcome = self._run(item)
+            yield outcome
+            if outcome.state == "stopped":
+                return
+
+    def close(self) -> None:
+        """Remove the scratch folder."""
+        self._stack.close()
+
+    def _load(self) -> Denoiser:
+        config = self.config
+        dtype = use_precision(config.precision, self.device)
+        with ExitStack() as stack:
+            network, _ = load_model(local_model(config.model, stack))
+        if network.channels not in (1, 3):
+            raise ModelFileError(
+                f"{config.model}: a model for grey (1 channel) or colour (3) expected, "
+                f"found {network.channels}; use another one"
+            )
+        network.to(self.device).compute_in(dtype)
+        return Denoiser(
+            network,
+            options=config.options,
+            device=self.device,
+            max_memory=config.max_memory,
+            batch_size=config.batch_size,
+            warn=self.warnings.append,
+            scratch=self._work,
+        )
+
+    def _run(self, item: Item) -> Outcome:
+        started = time.perf_counter()
+        try:
+            outcome = self._denoise(item)
+        except StorageError as error:
+            return Outcome(item, "stopped", str(error))
+        except N2NError as error:
+            outcome = Outcome(item, "failed", self._reason(item, error))
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                return Outcome(item, "stopped", full_disk(self._outputs.shown(item.destination)))
+            outcome = Outcome(item, "failed", _line(error))
+        except Exception as error:
+            outcome = Outcome(item, "failed", explain(error))
+        return replace(outcome, seconds=time.perf_counter() - started)
+
+    def _denoise(self, item: Item) -> Outcome:
+        with self._inputs.fetch(item.source, self._scratch) as source:
+            digest = digest_of(source)
+            if digest == item.digest:
+                return Outcome(item, "skipped", digest=digest)
+            made = self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
+            try:
+                outcome = self._denoise_image(item, source, made)
+                size = made.stat().st_size
+                self._put(item, made)
+            finally:
+                made.unlink(missing_ok=True)
+        return replace(outcome, digest=digest, output_size=size)
