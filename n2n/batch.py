@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from n2n.denoiser import MAX_PIXELS, denoise_file
+from n2n.denoiser import Denoiser, denoise_file
 from n2n.errors import ImageError, InvalidValue, N2NError, is_out_of_memory
 from n2n.images import SUFFIXES, format_of
 from n2n.models import Network
@@ -132,7 +132,6 @@ def denoise_files(
     plan: Plan,
     *,
     overwrite: bool = False,
-    max_pixels: int = MAX_PIXELS,
     device: torch.device | str | None = None,
 ) -> Iterator[Outcome]:
     """Denoise what is planned, one file after the other; an outcome for each as it is reached.
@@ -141,13 +140,14 @@ def denoise_files(
     fails is an outcome too. OSError of a full disk passes: no further file could be written.
     """
     yield from plan.refused
+    denoiser = Denoiser(network, device=device)
     for source, destination in plan.files:
         if destination.is_file() and not overwrite:
             yield Outcome(source, destination, "skipped")
             continue
         try:
             _make_room(plan, destination)
-            denoise_file(network, source, destination, max_pixels=max_pixels, device=device)
+            denoise_file(denoiser, source, destination)
         except N2NError as error:
             reason = str(error).removeprefix(f"{source}: ")
         except (MemoryError, RuntimeError) as error:
