@@ -18,7 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar, cast
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, cast
 from urllib.parse import quote, unquote, urlsplit
 
 from n2n.errors import InvalidValue, StorageError
@@ -37,6 +37,7 @@ PASSING = re.compile(
 )
 
 Answer = TypeVar("Answer")
+Kind: TypeAlias = Literal["file", "folder", "other", "missing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Entry:
     """What a folder holds under a name. `link`: it is a symbolic one, to what `kind` says."""
 
     name: str  # the last part of it
-    kind: Literal["file", "folder", "other", "missing"]
+    kind: Kind
     size: int = 0  # bytes
     mtime_ns: int | None = None
     link: bool = False
@@ -155,7 +156,7 @@ def _describe(entry: "os.DirEntry[str]") -> Entry | None:
     return Entry(entry.name, _kind(status.st_mode), status.st_size, status.st_mtime_ns, link)
 
 
-def _kind(mode: int) -> Literal["file", "folder", "other"]:
+def _kind(mode: int) -> Kind:
     if stat.S_ISREG(mode):
         return "file"
     return "folder" if stat.S_ISDIR(mode) else "other"
@@ -196,10 +197,10 @@ class ObjectStore:
         local = scratch / f"input{os.path.splitext(name)[1]}"
 
         def copy() -> None:
-            with self._system.open_input_stream(self._full(name)) as source:
-                with local.open("wb") as target:
-                    while chunk := source.read(CHUNK):
-                        target.write(chunk)
+            stream = self._system.open_input_stream(self._full(name))
+            with stream as source, local.open("wb") as target:
+                while chunk := source.read(CHUNK):
+                    target.write(chunk)
 
         self._try(copy)
         try:
@@ -267,13 +268,12 @@ class ObjectStore:
 def _from_info(info: Any) -> Entry:
     from pyarrow import fs
 
-    kinds: dict[Any, Literal["file", "folder", "missing"]] = {
+    kinds: dict[Any, Kind] = {
         fs.FileType.File: "file",
         fs.FileType.Directory: "folder",
         fs.FileType.NotFound: "missing",
     }
-    kind = kinds.get(info.type, "other")
-    return Entry(info.base_name, kind, info.size or 0, info.mtime_ns)
+    return Entry(info.base_name, kinds.get(info.type, "other"), info.size or 0, info.mtime_ns)
 
 
 def _line(error: BaseException) -> str:

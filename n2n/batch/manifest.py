@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from n2n.errors import RunConflict
 from n2n.storage import LocalFolder, ObjectStore, Storage
 
-__all__ = ["MANIFEST", "History", "Manifest", "open_manifest"]
+__all__ = ["MANIFEST", "History", "Manifest", "open_history", "open_manifest"]
 
 MANIFEST = "n2n-manifest.jsonl"
 OBJECTS = "n2n-manifest"  # the folder of an object store
@@ -52,7 +52,7 @@ class Manifest(Protocol):
 
 
 @contextmanager
-def open_manifest(outputs: Storage, scratch: Path) -> Iterator[tuple[History, Manifest]]:
+def open_manifest(outputs: Storage, scratch: Path) -> Iterator[tuple["History", Manifest]]:
     """What earlier runs recorded, and where this one records; the folder is made.
 
     scratch: a local folder for copies. RunConflict if another process works on the folder, which
@@ -60,9 +60,9 @@ def open_manifest(outputs: Storage, scratch: Path) -> Iterator[tuple[History, Ma
     """
     if isinstance(outputs, LocalFolder):
         outputs.path.mkdir(parents=True, exist_ok=True)
-        with _LocalManifest(outputs.path / MANIFEST) as manifest:
-            with History(outputs.path / MANIFEST) as history:
-                yield history, manifest
+        path = outputs.path / MANIFEST
+        with _LocalManifest(path) as manifest, History(path) as history:
+            yield history, manifest
     elif isinstance(outputs, ObjectStore):
         copy = scratch / MANIFEST
         number = _copy_objects(outputs, copy)
@@ -72,6 +72,21 @@ def open_manifest(outputs: Storage, scratch: Path) -> Iterator[tuple[History, Ma
                 yield history, remote
             finally:
                 remote.flush()
+
+
+@contextmanager
+def open_history(outputs: Storage, scratch: Path) -> Iterator["History | None"]:
+    """What earlier runs recorded, for a look at it; None where there is no manifest."""
+    path = scratch / MANIFEST
+    if isinstance(outputs, LocalFolder):
+        path = outputs.path / MANIFEST
+    elif isinstance(outputs, ObjectStore):
+        _copy_objects(outputs, path)
+    if not path.is_file():
+        yield None
+    else:
+        with History(path) as history:
+            yield history
 
 
 class History:
@@ -207,7 +222,9 @@ def _parse(line: bytes) -> dict[str, Any]:
         found = json.loads(line)
     except ValueError:
         return {}
-    if not isinstance(found, dict) or ("state" in found and not isinstance(found.get("output"), str)):
+    if not isinstance(found, dict) or (
+        "state" in found and not isinstance(found.get("output"), str)
+    ):
         return {}
     return found
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import IO
 
-from n2n.batch.choice import FORMATS, KNOWN, Choice
+from n2n.batch.choice import KNOWN, Choice
 from n2n.batch.items import Item, Outcome
 from n2n.batch.walk import Folder, kind_of, lies_in, walk
 from n2n.errors import InvalidValue
@@ -23,6 +23,10 @@ __all__ = ["Plan", "make_plan"]
 NAMED_CLASHES = 3
 IN_MEMORY = 1 << 22  # bytes of a plan
 PARQUET = ".parquet"
+
+
+def _temporary() -> IO[bytes]:
+    return tempfile.SpooledTemporaryFile(IN_MEMORY)
 
 
 @dataclass
@@ -38,11 +42,11 @@ class Plan:
     choice: Choice
     single: bool = False  # one file, for which no manifest is kept
     files: int = 0
-    bytes: int = 0
+    size: int = 0  # bytes of all files
     refused: int = 0  # unreadable folders, links that lead out, devices
     ignored: int = 0  # files of other kinds
     excluded: int = 0  # files, by patterns; those in excluded folders are not counted
-    _lines: IO[bytes] = field(default_factory=lambda: tempfile.SpooledTemporaryFile(IN_MEMORY))
+    _lines: IO[bytes] = field(default_factory=_temporary)
 
     def __del__(self) -> None:
         self._lines.close()
@@ -64,7 +68,7 @@ class Plan:
         """Append an input, or what is refused and why."""
         if reason is None:
             self.files += 1
-            self.bytes += item.size
+            self.size += item.size
         else:
             self.refused += 1
         fields = item.source, item.destination, item.size, item.mtime_ns, item.kind, reason

@@ -9,24 +9,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["WORK", "local_scratch", "work_folder"]
+__all__ = ["WORK", "local_scratch", "new_name", "work_folder"]
 
 WORK = ".n2n-work"  # in an output folder
 
 
 @contextmanager
-def work_folder(output: Path) -> Iterator[Path]:
-    """A new folder OUTPUT/.n2n-work/NAME, on the file system of the outputs; gone afterwards.
+def work_folder(folder: Path) -> Iterator[None]:
+    """Make a folder OUTPUT/.n2n-work/NAME, on the file system of the outputs; gone afterwards.
 
     What killed runs left beside it is removed first: their locks went with them. A worker of such
     a run that lives on cannot write any more, since its folder is not there.
     """
-    parent = output / WORK
-    parent.mkdir(parents=True, exist_ok=True)
-    with _held(parent) as folder:
-        yield folder
-    with suppress(OSError):  # another run's folder is in it
-        parent.rmdir()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _held(folder):
+            yield
+    finally:
+        with suppress(OSError):  # another run's folder is in it
+            folder.parent.rmdir()
 
 
 @contextmanager
@@ -35,21 +36,25 @@ def local_scratch() -> Iterator[Path]:
     when the block ends, or by the next run of this user."""
     parent = Path(tempfile.gettempdir()) / f"n2n-work-{os.getuid()}"
     parent.mkdir(mode=0o700, exist_ok=True)
-    with _held(parent) as folder:
+    with _held(folder := parent / new_name()):
         yield folder
 
 
+def new_name() -> str:
+    """A name that nothing has."""
+    return secrets.token_hex(6)
+
+
 @contextmanager
-def _held(parent: Path) -> Iterator[Path]:
-    """A folder below `parent`, locked as long as this process lives."""
-    for left in parent.iterdir():
+def _held(folder: Path) -> Iterator[None]:
+    """Make a folder, and lock it as long as this process lives; remove unlocked ones beside it."""
+    for left in folder.parent.iterdir():
         with suppress(OSError), _locked(left, wait=False):
             shutil.rmtree(left)
-    folder = parent / secrets.token_hex(6)
     folder.mkdir()
     try:
         with _locked(folder, wait=True):
-            yield folder
+            yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

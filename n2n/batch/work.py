@@ -4,11 +4,10 @@ import errno
 import hashlib
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from n2n.batch.items import Item, Outcome
 from n2n.batch.scratch import local_scratch
@@ -50,13 +49,12 @@ class WorkerConfig:
 class Worker:
     """Built once in each process: loads the model, then takes any number of bunches.
 
-    `warnings` holds what the user should be told once. ModelFileError and InvalidValue for a
-    model, device or precision that cannot be used.
+    ModelFileError and InvalidValue for a model, device or precision that cannot be used.
     """
 
     def __init__(self, config: WorkerConfig) -> None:
         self.config = config
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []  # not yet said in the notes of an outcome
         self._inputs = open_storage(config.source)
         self._outputs = open_storage(config.destination)
         self._stack = ExitStack()
@@ -77,7 +75,15 @@ class Worker:
             if outcome.state == "stopped":
                 return
 
-    def close(self) -> None:
+    def execute(self, bunches: Iterable[Sequence[Item]]) -> Generator[Outcome, None, None]:
+        """All bunches, one after the other: what `Batch.run` takes."""
+        for bunch in bunches:
+            yield from self.run(bunch)
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
         """Remove the scratch folder."""
         self._stack.close()
 
@@ -98,7 +104,7 @@ class Worker:
             device=self.device,
             max_memory=config.max_memory,
             batch_size=config.batch_size,
-            warn=self.warnings.append,
+            warn=self._warnings.append,
             scratch=self._work,
         )
 
@@ -116,14 +122,20 @@ class Worker:
             outcome = Outcome(item, "failed", _line(error))
         except Exception as error:
             outcome = Outcome(item, "failed", explain(error))
-        return replace(outcome, seconds=time.perf_counter() - started)
+        notes = (*outcome.notes, *self._warnings)
+        self._warnings.clear()
+        return replace(outcome, seconds=time.perf_counter() - started, notes=notes)
 
     def _denoise(self, item: Item) -> Outcome:
         with self._inputs.fetch(item.source, self._scratch) as source:
             digest = digest_of(source)
             if digest == item.digest:
-                return Outcome(item, "skipped", digest=digest)
-            made = self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
+                there = self._outputs.find(item.destination)
+                size = there.size if there else None
+                return Outcome(item, "skipped", digest=digest, output_size=size)
+            made = (
+                self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
+            )
             try:
                 outcome = self._denoise_image(item, source, made)
                 size = made.stat().st_size
@@ -131,3 +143,62 @@ class Worker:
             finally:
                 made.unlink(missing_ok=True)
         return replace(outcome, digest=digest, output_size=size)
+
+    def _denoise_image(self, item: Item, source: Path, made: Path) -> Outcome:
+        format = SUFFIXES[made.suffix.lower()]
+        results = denoise_file(self._denoiser, source, made, format=format)
+        return Outcome(item, "done", drift=max((_drift(r) for r in results), key=abs))
+
+    def _put(self, item: Item, made: Path) -> None:
+        folder = item.destination.rpartition("/")[0]
+        if isinstance(self._outputs, LocalFolder) and folder not in self._rooms:
+            (self._outputs.path / folder).mkdir(parents=True, exist_ok=True)
+            self._rooms.add(folder)
+        self._outputs.put(made, item.destination)
+
+    def _reason(self, item: Item, error: N2NError) -> str:
+        """Without the name of the file, which is said beside it."""
+        return _line(error).removeprefix(f"{self._inputs.shown(item.source)}: ")
+
+
+def local_model(model: str, stack: ExitStack) -> Path:
+    """A model's local file: a copy for the time of the stack if it lies in an object store."""
+    if not is_uri(model):
+        return Path(model)
+    folder, _, name = model.partition("?")[0].rpartition("/")
+    query = model.partition("?")[2]
+    scratch = stack.enter_context(local_scratch())
+    store = open_storage(f"{folder}?{query}" if query else folder)
+    try:
+        return Path(stack.enter_context(store.fetch(name, scratch)))
+    except OSError as error:
+        raise ModelFileError(f"{model}: cannot be read: {_line(error)}") from error
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def full_disk(place: str) -> str:
+    """What to say when there is no room for a file."""
+    return f"the disk is full: {place}; make space, then run the same command again"
+
+
+def explain(error: Exception) -> str:
+    """Why an image failed, for errors that are not about the image itself."""
+    if is_out_of_memory(error):
+        return "not enough memory for an image of this size; close other programs"
+    return f"a fault of n2n's own ({type(error).__name__}: {_line(error)}); please report it"
+
+
+def _drift(result: Result) -> float:
+    """In parts of the range of values."""
+    black, white = result.value_range
+    return result.drift / (white - black)
+
+
+def _line(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
