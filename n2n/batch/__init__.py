@@ -15,7 +15,7 @@ from n2n.batch.items import Item, Outcome, Report
 from n2n.batch.manifest import MANIFEST, open_history
 from n2n.batch.plan import Plan, make_plan
 from n2n.batch.resume import Resume, key_of
-from n2n.batch.run import Batch, settings_of
+from n2n.batch.run import Batch, Execute, decisions, settings_of
 from n2n.batch.work import Worker, WorkerConfig
 
 __all__ = [
@@ -23,6 +23,7 @@ __all__ = [
     "MANIFEST",
     "Batch",
     "Choice",
+    "Execute",
     "Item",
     "Outcome",
     "Plan",
@@ -30,6 +31,7 @@ __all__ = [
     "Resume",
     "Worker",
     "WorkerConfig",
+    "decisions",
     "key_of",
     "make_plan",
     "open_history",
