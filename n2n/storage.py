@@ -25,7 +25,7 @@ from n2n.errors import InvalidValue, StorageError
 
 __all__ = ["Entry", "LocalFolder", "ObjectStore", "Storage", "is_uri", "open_storage"]
 
-WAITS = (0.5, 1, 2, 4, 8, 15, 30)  # seconds, between tries of what a store does not answer
+WAITS = (0.5, 1, 2, 4, 8, 15)  # seconds between tries; pyarrow's own take about six more each
 CHUNK = 1 << 20  # bytes
 
 # In what pyarrow says of a store that is away, busy or broken for a moment, over its own tries.
@@ -179,17 +179,20 @@ class ObjectStore:
                 f"{root}: a folder, or a URI such as s3://bucket/folder expected; {_line(error)}"
             ) from error
         self._path = path.rstrip("/")
+        if not self._path:
+            raise InvalidValue(f"{root}: a bucket expected, as in s3://bucket/folder")
 
     def list(self, folder: str) -> Iterator[Entry]:
         from pyarrow import fs
 
-        selector = fs.FileSelector(self._full(folder), allow_not_found=True)
+        base = self._full(folder)
+        selector = fs.FileSelector(base, allow_not_found=True)
         for info in self._try(lambda: self._system.get_file_info(selector)):
-            yield _from_info(info)
+            yield _from_info(info, info.path[len(base) + 1 :])  # may be empty, as in a//b
 
     def find(self, name: str) -> Entry | None:
         info = self._try(lambda: self._system.get_file_info(self._full(name)))
-        found = _from_info(info)
+        found = _from_info(info, info.base_name)
         return None if found.kind == "missing" else found
 
     @contextmanager
@@ -265,7 +268,7 @@ class ObjectStore:
         raise AssertionError  # the last try returns or raises
 
 
-def _from_info(info: Any) -> Entry:
+def _from_info(info: Any, name: str) -> Entry:
     from pyarrow import fs
 
     kinds: dict[Any, Kind] = {
@@ -273,8 +276,8 @@ def _from_info(info: Any) -> Entry:
         fs.FileType.Directory: "folder",
         fs.FileType.NotFound: "missing",
     }
-    return Entry(info.base_name, kinds.get(info.type, "other"), info.size or 0, info.mtime_ns)
+    return Entry(name, kinds.get(info.type, "other"), info.size or 0, info.mtime_ns)
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return " ".join(re.sub(r"\(Request ID: [^)]*\)", "", str(error)).split())

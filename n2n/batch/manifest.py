@@ -19,7 +19,7 @@ import secrets
 import time
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -27,7 +27,7 @@ from typing import IO, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n.errors import RunConflict
+from n2n.errors import RunConflict, StorageError
 from n2n.storage import LocalFolder, ObjectStore, Storage
 
 __all__ = ["MANIFEST", "History", "Manifest", "open_history", "open_manifest"]
@@ -70,8 +70,13 @@ def open_manifest(outputs: Storage, scratch: Path) -> Iterator[tuple["History", 
         with History(copy) as history:
             try:
                 yield history, remote
-            finally:
-                remote.flush()
+            except StorageError:  # it would be waited for once more
+                raise
+            except BaseException:
+                with suppress(OSError, StorageError):
+                    remote.flush()
+                raise
+            remote.flush()
 
 
 @contextmanager

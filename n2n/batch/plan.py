@@ -90,7 +90,13 @@ def make_plan(
     the source, two inputs with one output.
     """
     choice = choice or Choice()
-    found = open_storage(source).find("")
+    try:
+        found = open_storage(source).find("")
+    except OSError as error:
+        reason = " ".join((error.strerror or str(error)).split())
+        raise InvalidValue(
+            f"{source}: cannot be looked at: {reason}; check permissions and credentials"
+        ) from error
     if found is None:
         raise InvalidValue(
             f"{source}: an image, a folder or a pair set expected, found nothing; check the name"

@@ -13,6 +13,7 @@ from n2n.storage import Entry, LocalFolder
 __all__ = ["Resume", "key_of"]
 
 EXISTS = "its output {} exists and is not n2n's own; move it, or pass --overwrite"
+TAKEN = "its output {} exists; choose another name, or pass --overwrite"
 ASTRAY = "its output {} would lie {} of {}; choose another output folder"
 
 
@@ -55,7 +56,8 @@ class Resume:
         if self._overwrite and not self._was_overwritten(known):
             return item
         if known is None:
-            return Outcome(item, "failed", EXISTS.format(self._shown(item)))
+            reason = TAKEN if self._plan.single else EXISTS
+            return Outcome(item, "failed", reason.format(self._shown(item)))
         return self._compare(item, there, known[0])
 
     def _compare(self, item: Item, there: Entry, record: dict[str, Any]) -> Item | Outcome:

@@ -16,7 +16,7 @@ from n2n.batch.plan import Plan
 from n2n.batch.resume import Resume, key_of
 from n2n.batch.scratch import WORK, local_scratch, new_name, work_folder
 from n2n.batch.work import WorkerConfig, digest_of, local_model
-from n2n.errors import StorageError
+from n2n.errors import InvalidValue, StorageError
 from n2n.storage import LocalFolder
 
 __all__ = ["Batch", "Execute", "Limits", "decisions", "settings_of"]
@@ -97,11 +97,12 @@ class Batch:
                 scratch = stack.enter_context(local_scratch())
                 opened = open_manifest(self.plan.outputs, scratch)
                 history, self._manifest = stack.enter_context(opened)
+                self._manifest.write({"run": self._header()})
+                _try_out(self._manifest, self.plan)
             if self._work is not None:
                 stack.enter_context(work_folder(self._work))
             self._stack = stack.pop_all()
         self._resume = Resume(self.plan, history, self._key, overwrite=self._overwrite)
-        self._write({"run": self._header()})
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -173,6 +174,19 @@ class Batch:
             "files": self.plan.files,
             "bytes": self.plan.size,
         }
+
+
+def _try_out(manifest: Manifest, plan: Plan) -> None:
+    """Before any work, whether the outputs' place can be written at all."""
+    try:
+        manifest.flush()
+    except OSError as error:
+        if isinstance(plan.outputs, LocalFolder):
+            raise
+        raise InvalidValue(
+            f"{plan.outputs.root}: cannot be written: {' '.join(str(error).split())}; check the "
+            "bucket and the credentials"
+        ) from error
 
 
 def _record(outcome: Outcome, key: str) -> dict[str, Any]:
