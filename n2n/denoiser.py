@@ -8,7 +8,7 @@ columns (first, last) includes both ends, a slice excludes the last, as everywhe
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n.errors import InvalidType, InvalidValue, ShapeError
-from n2n.images import read_image, write_image
+from n2n.images import open_image, write_image
 from n2n.models import Network
 
 __all__ = ["MAX_PIXELS", "denoise", "denoise_file", "denoise_pixels"]
@@ -88,9 +88,12 @@ def denoise_file(
 
     `ImageError` for a file that cannot be used, OSError for a disk that cannot be written.
     """
-    image = read_image(source)
-    pixels = denoise_pixels(network, image.pixels, max_pixels=max_pixels, device=device)
-    write_image(destination, replace(image, pixels=pixels))
+    with open_image(source) as file:
+        results = (
+            denoise_pixels(network, page.raster()[:, :], max_pixels=max_pixels, device=device)
+            for page in file.pages
+        )
+        write_image(destination, file, results)
 
 
 def _denoise(
