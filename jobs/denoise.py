@@ -92,11 +92,12 @@ def main(
     Exit codes: 0 all done; 1 some inputs failed, each named; 2 nothing done; 3 stopped.
     """
     from n2n.batch import Batch, Choice, WorkerConfig, make_plan, settings_of
+    from n2n.images.opening import known_format
     from n2n.options import Options
 
     workers = Workers(*(options.pop(name) for name in ("workers", "gpus_per_worker", "address")))
     deciding = Options(**{name: options.pop(name) for name in DECIDING})
-    choice = Choice(include, exclude, suffix, None if format is None else format.upper())
+    choice = Choice(include, exclude, suffix, format and known_format(format))
     if options["max_memory"] is not None:
         options["max_memory"] = gibibytes(options["max_memory"], "--max-memory")
     with Display() as display:

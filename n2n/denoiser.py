@@ -6,7 +6,7 @@ together.
 Legend: N images, C channels, H rows, W columns; h, w of a tile.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n.errors import InvalidType, InvalidValue, ShapeError
-from n2n.images import read_image, write_image
+from n2n.images import open_image, write_image
 from n2n.inference import Runner, inference, require_channels
 from n2n.memory import FIXED, bytes_per_pixel, fair_part
 from n2n.models import Network
@@ -287,11 +287,17 @@ def denoise_file(
     its pixels. `ImageError` for a file that cannot be used, OSError for a disk that cannot be
     written.
     """
-    image = read_image(source)
-    pixels = np.empty_like(image.pixels)
-    result = denoiser.run(image.pixels, pixels)
-    write_image(destination, replace(image, pixels=pixels))
-    return [replace(result, pixels=None)]
+    results: list[Result] = []
+    with open_image(source) as file:
+
+        def pages() -> Iterator[Any]:
+            for page in file.pages:
+                result = denoiser.run(page.raster())
+                results.append(replace(result, pixels=None))
+                yield result.pixels
+
+        write_image(destination, file, pages(), format=format)
+    return results
 
 
 def _read(image: Tensor, grid: Grid, tile: Tile) -> Tensor:

@@ -11,6 +11,7 @@ one's own by AWS_ENDPOINT_URL). What fails for want of an answer is tried again 
 
 import os
 import re
+import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -197,7 +198,7 @@ class ObjectStore:
 
     @contextmanager
     def fetch(self, name: str, scratch: Path) -> Iterator[Path]:
-        local = scratch / f"input{os.path.splitext(name)[1]}"
+        local = scratch / f"{secrets.token_hex(4)}{os.path.splitext(name)[1]}"
 
         def copy() -> None:
             stream = self._system.open_input_stream(self._full(name))

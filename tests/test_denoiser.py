@@ -13,7 +13,7 @@ from torch import Tensor
 from n2n import models, nn
 from n2n.denoiser import MAX_PIXELS, Denoiser, denoise, denoise_file, denoise_pixels
 from n2n.errors import ImageError, InvalidType, InvalidValue, ShapeError
-from n2n.images import read_image
+from n2n.images import read_pixels
 from n2n.models import Network
 
 

@@ -10,7 +10,7 @@ it: one in this process, or many elsewhere (`jobs.pool`).
 ...     report = batch.run(Worker(batch.config).execute)
 """
 
-from n2n.batch.choice import FORMATS, Choice
+from n2n.batch.choice import Choice
 from n2n.batch.items import Item, Outcome, Report
 from n2n.batch.manifest import MANIFEST, open_history
 from n2n.batch.plan import Plan, make_plan
@@ -19,7 +19,6 @@ from n2n.batch.run import Batch, Execute, decisions, settings_of
 from n2n.batch.work import Worker, WorkerConfig
 
 __all__ = [
-    "FORMATS",
     "MANIFEST",
     "Batch",
     "Choice",

@@ -5,15 +5,11 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from n2n.errors import InvalidValue
-from n2n.images import SUFFIXES
+from n2n.images import FORMATS, SUFFIXES, output_suffix
 
-__all__ = ["FORMATS", "KNOWN", "Choice"]
+__all__ = ["KNOWN", "Choice"]
 
 KNOWN = ", ".join(SUFFIXES)
-FORMATS = {
-    format: next(suffix for suffix, known in SUFFIXES.items() if known == format)
-    for format in dict.fromkeys(SUFFIXES.values())
-}  # PNG: .png, …
 
 
 @dataclass(frozen=True)
@@ -28,14 +24,13 @@ class Choice:
     include: tuple[str, ...] = ()  # none: all
     exclude: tuple[str, ...] = ()
     suffix: str = ""  # put before the ending
-    format: str | None = None  # PNG, JPEG, …: what outputs are converted to
+    format: str | None = None  # one of n2n.images.FORMATS: what outputs are converted to
 
     def __post_init__(self) -> None:
         if "/" in self.suffix or "\0" in self.suffix:
             raise InvalidValue(f"suffix: a part of a name expected, got {self.suffix!r}")
         if self.format is not None and self.format not in FORMATS:
-            known = ", ".join(FORMATS).lower()
-            raise InvalidValue(f"format must be one of {known}, got {self.format.lower()!r}")
+            raise InvalidValue(f"a format of {', '.join(FORMATS)} expected, got {self.format!r}")
 
     def includes(self, path: str) -> bool:
         """Whether a file is wanted."""
@@ -55,7 +50,4 @@ class Choice:
 
     def output(self, name: str) -> str:
         """The output's name for an input's; an ending that says the format already stays."""
-        stem, ending = os.path.splitext(name)
-        if self.format is not None and SUFFIXES.get(ending.lower()) != self.format:
-            ending = FORMATS[self.format]
-        return stem + self.suffix + ending
+        return os.path.splitext(name)[0] + self.suffix + output_suffix(name, self.format)

@@ -8,14 +8,15 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 from n2n.batch.items import Item, Outcome
 from n2n.batch.scratch import local_scratch
 from n2n.checkpoint import load_model
-from n2n.denoiser import Denoiser, Result, denoise_file
+from n2n.denoiser import Denoiser, Result
 from n2n.device import choose_device, set_threads, use_precision
 from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
-from n2n.images import SUFFIXES
+from n2n.images import Raster, format_of, open_image, write_image
 from n2n.options import Options
 from n2n.storage import LocalFolder, is_uri, open_storage
 
@@ -98,6 +99,7 @@ class Worker:
                 f"found {network.channels}; use another one"
             )
         network.to(self.device).compute_in(dtype)
+        self._channels = network.channels
         return Denoiser(
             network,
             options=config.options,
@@ -145,9 +147,14 @@ class Worker:
         return replace(outcome, digest=digest, output_size=size)
 
     def _denoise_image(self, item: Item, source: Path, made: Path) -> Outcome:
-        format = SUFFIXES[made.suffix.lower()]
-        results = denoise_file(self._denoiser, source, made, format=format)
-        return Outcome(item, "done", drift=max((_drift(r) for r in results), key=abs))
+        """One file into another, page by page."""
+        seen = Seen()
+        with open_image(source) as file:
+            pages = (seen.add(self._denoiser.run(page.raster())) for page in file.pages)
+            write_image(made, file, pages, format=format_of(made))
+        return Outcome(
+            item, "done", pixels=seen.pixels, drift=seen.drift, notes=seen.notes(self._channels)
+        )
 
     def _put(self, item: Item, made: Path) -> None:
         folder = item.destination.rpartition("/")[0]
@@ -193,10 +200,39 @@ def explain(error: Exception) -> str:
     return f"a fault of n2n's own ({type(error).__name__}: {_line(error)}); please report it"
 
 
-def _drift(result: Result) -> float:
-    """In parts of the range of values."""
-    black, white = result.value_range
-    return result.drift / (white - black)
+class Seen:
+    """What the results of an image's pages told."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self.drift = 0.0  # the largest page's, in parts of the range of values
+        self._channels: set[int] = set()
+        self._own_range = False
+
+    def add(self, result: Result) -> Raster:
+        """Take a page's result; returns its pixels (H, W, C)."""
+        pixels = cast(Raster, result.pixels)
+        height, width, channels = pixels.shape
+        self.pixels += height * width
+        self._channels.add(channels)
+        self._own_range |= result.range_origin == "image"
+        black, white = result.value_range
+        self.drift = max(self.drift, result.drift / (white - black), key=abs)
+        return pixels
+
+    def notes(self, channels: int) -> tuple[str, ...]:
+        """For a model of so many channels."""
+        found = []
+        if self._channels & {1} and channels == 3:
+            found.append("grey goes through the colour model as three equal channels")
+        if self._channels & {3} and channels == 1:
+            found.append("colour goes through the grey model channel by channel")
+        if self._own_range:
+            found.append(
+                "black and white of floats outside of [0, 1] are the image's own extremes; "
+                "--value-range sets them"
+            )
+        return tuple(found)
 
 
 def _line(error: BaseException) -> str:

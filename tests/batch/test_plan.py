@@ -111,7 +111,7 @@ def test_patterns(source, patterns, expected, excluded):
     ("settings", "message"),
     [
         ({"suffix": "a/b"}, "suffix: a part of a name expected, got 'a/b'"),
-        ({"format": "GIF"}, "format must be one of png, jpeg.*, got 'gif'"),
+        ({"format": "GIF"}, "a format of PNG, JPEG, .* expected, got 'GIF'"),
     ],
 )
 def test_choices_that_cannot_be_meant(settings, message):

@@ -159,7 +159,9 @@ def test_places_that_cannot_be_meant(runs, source, bucket):
     }.items():
         with pytest.raises(InvalidValue, match=message):
             make_plan(uri, "out")
-    with pytest.raises(InvalidValue, match=r"cannot be written: .*NO_SUCH_BUCKET.*check the bucket"):
+    with pytest.raises(
+        InvalidValue, match=r"cannot be written: .*NO_SUCH_BUCKET.*check the bucket"
+    ):
         runs(source, "s3://no-such-bucket/out")
     upload(source, f"s3://{bucket}/in")
     for output in (f"s3://{bucket}/in", f"s3://{bucket}/in/out", f"s3://{bucket}/in/"):
