@@ -20,7 +20,7 @@ from torch import Tensor
 from n2n.errors import InvalidType, InvalidValue, ShapeError
 from n2n.images import read_image, write_image
 from n2n.inference import Runner, inference, require_channels
-from n2n.memory import FIXED, bytes_per_pixel, fair_part
+from n2n.memory import Need, fair_part
 from n2n.models import Network
 from n2n.options import Options
 from n2n.passage import Passage, keep_mean, unfinished
@@ -214,8 +214,7 @@ class Denoiser:
 
     def _pixels(self) -> int:
         most = MAX_PIXELS if self.device.type == "cpu" else MAX_PIXELS_GPU
-        room = self.max_memory / 2 - (FIXED if self.device.type == "cpu" else 0)
-        return max(1, min(most, int(room / bytes_per_pixel(self.network))))
+        return min(most, Need.of(self.network, tta=self.options.tta).pixels(self.max_memory / 2))
 
     def _room(self, shape: tuple[int, ...], dtype: Any) -> WritableRaster:
         dtype = np.dtype(dtype)
