@@ -61,7 +61,7 @@ class Scales:
 
     def __init__(self, scales: Sequence[Scale], dtype: np.dtype[Any]) -> None:
         self._integer = dtype.kind == "u"
-        self._dtype = torch.from_numpy(np.empty(0, dtype)).dtype
+        self._dtype = torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
         self._exceeds = any(scale.exceeds for scale in scales)
         # What float32 holds exactly, or nearly: else the subtraction of black may cancel.
         plain = all(s.black == 0 and s.white in (1.0, 255.0, 65535.0) for s in scales)
