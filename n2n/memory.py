@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from n2n.models import Network
+from n2n.nn.module import scratch
 
 __all__ = ["Need", "available", "fair_part"]
 
@@ -25,10 +26,11 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 FAIR = {"cpu": 0.5, "cuda": 0.7}  # of what is free; the rest is for others, and for fragments
 UNKNOWN = 2 << 30  # free, where the system does not say
 NO_LIMIT = 1 << 60  # what old control groups say for none
-OVERHEAD = 1.5  # bytes that a forward takes at most, over those of the outputs alive at once
 COPIES = 10  # of a tile outside of the network: as read, in [0, 1], kept, clamped, as written
-FIXED = 24 << 20  # buffers of layers and libraries, whatever the size of the image
-WEIGHTS = 3  # times their size: transformed for the products, and kept for the next
+OVERHEAD = 1.8  # bytes that a forward takes, over those of the outputs alive at once
+FIXED = 8 << 20  # whatever the network and the size of the image
+BUFFERS = 10  # times what the layers keep after the probe: their blocks grow, libraries pack them
+WEIGHTS = 3  # times their size: transformed for the products, and packed
 PROBE = 64  # height and width, at least
 
 
@@ -67,11 +69,13 @@ class Need:
         x = torch.zeros((1, network.channels, side, side), device=device)
         with _watched(network) as watch:
             watch.add(x)
+            network.release()
             network(x)
+            buffers = scratch().nbytes
         network.release()
         copies = COPIES * (2 if tta else 1) * network.channels
         return cls(
-            fixed=FIXED + WEIGHTS * sum(value.nbytes for value in values),
+            fixed=FIXED + BUFFERS * buffers + WEIGHTS * sum(value.nbytes for value in values),
             pixel=4 * copies + OVERHEAD * watch.most / side**2,
         )
 

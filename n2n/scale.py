@@ -55,6 +55,15 @@ class Scale:
         exceeds = least < black or most > white
         return cls(black, white, origin, min(black, least), max(white, most), exceeds)
 
+    @classmethod
+    def of_each(
+        cls, rasters: Sequence[Raster], given: tuple[float, float] | None = None
+    ) -> list["Scale"]:
+        """Of images of one dtype."""
+        if rasters[0].dtype.kind == "u":  # none of them needs to be read
+            return [cls.of(rasters[0], given)] * len(rasters)
+        return [cls.of(raster, given) for raster in rasters]
+
 
 class Scales:
     """The scales of N images of one dtype that go through a network together."""
