@@ -9,6 +9,7 @@ Legend: N images, C channels, H rows, W columns; h, w of a tile.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor
 from n2n.errors import InvalidType, InvalidValue, ShapeError
 from n2n.images import open_image, write_image
 from n2n.inference import Runner, inference, require_channels
-from n2n.memory import FIXED, bytes_per_pixel, fair_part
+from n2n.memory import Need, fair_part
 from n2n.models import Network
 from n2n.options import Options
 from n2n.passage import Passage, keep_mean, unfinished
@@ -42,6 +43,7 @@ __all__ = [
 # 2^20, since what the layers keep stays in the caches. A GPU wants more at once: not yet measured.
 MAX_PIXELS = 1 << 17
 MAX_PIXELS_GPU = 1 << 22
+TILES, IMAGES, BAND = 5 / 8, 1 / 4, 1 / 8  # of max_memory; images: two with keep_mean
 DEFAULTS = Options()
 Array = NDArray[Any]
 
@@ -67,9 +69,9 @@ class Denoiser:
 
     device: where it computes; the network is moved there. None: where it is. max_memory: bytes
     that images may take beside what the process holds already, on the device and on the host
-    alike; None: a fair part of what is free now. Half of it is for tiles, half for whole images:
-    a result, or what keep_mean needs, that is larger goes to a file in `scratch` (None: the
-    system's folder of temporary files). Below what the smallest tile needs, that is taken.
+    alike; None: a fair part of what is free now. A quarter of it is for a whole result: one that
+    is larger goes to a file in `scratch` (None: the system's folder of temporary files), as does
+    what keep_mean needs. Where the smallest tile needs more, more is taken.
     batch_size: most images that go together; None: as many as there is room for. max_pixels: at
     once in the network, of all images; None: what max_memory holds, and no more than is fast.
     warn: told once, in a line, that memory ran out and tiles became smaller.
@@ -154,7 +156,7 @@ class Denoiser:
     def _run(self, rasters: Sequence[Raster], outs: Sequence[WritableRaster]) -> list[Result]:
         """Images of one shape and dtype."""
         require_channels(self.network, rasters[0].shape[2], "raster")
-        scales = [Scale.of(raster, self.options.value_range) for raster in rasters]
+        scales = Scale.of_each(rasters, self.options.value_range)
         if self.options.strength == 0:
             drifts = [np.zeros(raster.shape[2]) for raster in rasters]
             for raster, out in zip(rasters, outs, strict=True):
@@ -180,46 +182,35 @@ class Denoiser:
         scales: Sequence[Scale],
     ) -> list[NDArray[np.float64]]:
         """Fill the outs; the drift of each channel of each image."""
-        height, width, channels = rasters[0].shape
+        height, width, _ = rasters[0].shape
         passage = Passage(
             self._runner,
             self._runner.grid(height, width),
             rasters,
             Scales(scales, rasters[0].dtype).to(self.device),
             strength=self.options.strength,
-            band_bytes=self.max_memory // 8,
+            band_bytes=int(BAND * self.max_memory),
         )
         rooms: Sequence[WritableRaster] = outs
         if self.options.keep_mean:
             rooms = [self._room(raster.shape, unfinished(raster.dtype)) for raster in rasters]
         with inference(self.network):
-            self._runner.cover(
-                passage.grid,
-                len(rasters),
-                channels,
-                lambda images, tile: passage.work(images, tile, rooms),
-                most=self.batch_size,
-            )
-        if self.options.keep_mean:
-            return [
-                keep_mean(room, out, before, after, scale)
-                for room, out, before, after, scale in zip(
-                    rooms, outs, passage.before, passage.after, scales, strict=True
-                )
-            ]
-        return [
-            after.mean - before.mean
-            for before, after in zip(passage.before, passage.after, strict=True)
-        ]
+            passage.run(rooms, most=self.batch_size)
+        before, after = passage.before.mean, passage.after.mean
+        if not self.options.keep_mean:
+            return list(after - before)
+        return [keep_mean(*one) for one in zip(rooms, outs, before, after, scales, strict=True)]
 
     def _pixels(self) -> int:
         most = MAX_PIXELS if self.device.type == "cpu" else MAX_PIXELS_GPU
-        room = self.max_memory / 2 - (FIXED if self.device.type == "cpu" else 0)
-        return max(1, min(most, int(room / bytes_per_pixel(self.network))))
+        need = Need.of(self.network, tta=self.options.tta)
+        return min(most, need.pixels(TILES * self.max_memory))
 
     def _room(self, shape: tuple[int, ...], dtype: Any) -> WritableRaster:
+        """For one image: in memory if that is a fair part of it, else in a file."""
         dtype = np.dtype(dtype)
-        if np.prod(shape, dtype=np.int64) * dtype.itemsize <= self.max_memory // 2:
+        share = IMAGES / (2 if self.options.keep_mean else 1)
+        if prod(shape) * dtype.itemsize <= share * self.max_memory:
             return np.empty(shape, dtype)
         return Scratch(shape, dtype, self.scratch)
 

@@ -2,14 +2,15 @@
 
 The need follows from one forward of a small image in which every module's output is watched: what
 is alive at once, at most, a pixel. Layers make more beside their outputs, and libraries too;
-`OVERHEAD` and `FIXED` are what that came to in fresh processes (tests/test_memory.py holds every
-architecture against them).
+the constants below are what that came to in fresh processes, from above (tests/test_memory.py
+holds every architecture against them).
 """
 
 import resource
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +18,19 @@ import torch
 from torch import Tensor
 
 from n2n.models import Network
+from n2n.nn.module import scratch
 
-__all__ = ["FIXED", "available", "bytes_per_pixel", "fair_part"]
+__all__ = ["Need", "available", "fair_part"]
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 FAIR = {"cpu": 0.5, "cuda": 0.7}  # of what is free; the rest is for others, and for fragments
 UNKNOWN = 2 << 30  # free, where the system does not say
 NO_LIMIT = 1 << 60  # what old control groups say for none
-OVERHEAD = 1.5  # bytes that a forward takes at most, over those of the outputs alive at once
-FIXED = 48 << 20  # buffers of layers and libraries, whatever the size of the image
+COPIES = 10  # of a tile outside of the network: as read, in [0, 1], kept, clamped, as written
+OVERHEAD = 1.8  # bytes that a forward takes, over those of the outputs alive at once
+FIXED = 8 << 20  # whatever the network and the size of the image
+BUFFERS = 10  # times what the layers keep after the probe: their blocks grow, libraries pack them
+WEIGHTS = 3  # times their size: transformed for the products, and packed
 PROBE = 64  # height and width, at least
 
 
@@ -49,17 +54,34 @@ def fair_part(device: torch.device | str = "cpu") -> int:
     return int(FAIR[torch.device(device).type] * available(device))
 
 
-def bytes_per_pixel(network: Network, *, device: torch.device | str | None = None) -> float:
-    """What a pixel of a tile costs: its numbers in and out, and what the layers hold at once."""
-    side = -(-PROBE // network.multiple) * network.multiple
-    value, _ = network.param()[0] if network.param() else (torch.empty(0), None)
-    x = torch.zeros((1, network.channels, side, side), device=device or value.device)
-    with _watched(network) as watch:
-        watch.add(x)
-        network(x)
-    network.release()
-    outside = 4 * 5 * network.channels  # as read, in [0, 1], kept, blended, as written
-    return outside + OVERHEAD * watch.most / side**2
+@dataclass(frozen=True)
+class Need:
+    """Bytes that a network takes to denoise: whatever the size, and for each pixel of a tile."""
+
+    fixed: float
+    pixel: float
+
+    @classmethod
+    def of(cls, network: Network, *, tta: bool = False) -> "Need":
+        side = -(-PROBE // network.multiple) * network.multiple
+        values = [value for value, _ in network.param()]
+        device = values[0].device if values else None
+        x = torch.zeros((1, network.channels, side, side), device=device)
+        with _watched(network) as watch:
+            watch.add(x)
+            network.release()
+            network(x)
+            buffers = scratch().nbytes
+        network.release()
+        copies = COPIES * (2 if tta else 1) * network.channels
+        return cls(
+            fixed=FIXED + BUFFERS * buffers + WEIGHTS * sum(value.nbytes for value in values),
+            pixel=4 * copies + OVERHEAD * watch.most / side**2,
+        )
+
+    def pixels(self, memory: float) -> int:
+        """How many fit; 1, for the smallest tile, where none do."""
+        return max(1, int((memory - self.fixed) / self.pixel))
 
 
 class _Watch:

@@ -34,11 +34,17 @@ class Options:
         if not 0 <= self.strength <= 1:
             raise InvalidValue(f"strength: from 0 to 1 expected, got {self.strength}")
         if self.value_range is not None:
-            values = tuple(self.value_range)
-            if len(values) != 2 or not all(isinstance(v, int | float) for v in values):
-                raise InvalidType(f"value_range: two numbers expected, got {self.value_range!r}")
-            if not all(map(isfinite, values)) or values[0] >= values[1]:
-                raise InvalidValue(
-                    f"value_range: black below white expected, got {values[0]} and {values[1]}"
-                )
-            object.__setattr__(self, "value_range", tuple(map(float, values)))
+            object.__setattr__(self, "value_range", _black_and_white(self.value_range))
+
+
+def _black_and_white(values: object) -> tuple[float, float]:
+    if (
+        not isinstance(values, tuple | list)
+        or len(values) != 2
+        or not all(isinstance(value, int | float) for value in values)
+    ):
+        raise InvalidType(f"value_range: two numbers expected, got {values!r}")
+    black, white = map(float, values)
+    if not (isfinite(black) and isfinite(white) and black < white):
+        raise InvalidValue(f"value_range: black below white expected, got {black} and {white}")
+    return black, white

@@ -24,9 +24,9 @@ Array = NDArray[Any]
 
 
 class Passage:
-    """Images of one shape and dtype; `work` takes some of them and a tile.
+    """Images of one shape and dtype, which `run` takes through the network.
 
-    before, after: the means of each image, of what was read and of what was written.
+    before, after: the means of what was read and of what was written.
     """
 
     def __init__(
@@ -41,30 +41,50 @@ class Passage:
     ) -> None:
         self.runner, self.grid, self.scales = runner, grid, scales
         self.strength = strength
-        self.sources = [_Source(raster, grid, band_bytes) for raster in rasters]
-        channels = rasters[0].shape[2]
-        self.before = [Means(channels) for _ in rasters]
-        self.after = [Means(channels) for _ in rasters]
+        self.shape, self.dtype = rasters[0].shape, rasters[0].dtype
         self.device = scales.black.device
+        self.before, self.after = (Means(len(rasters), self.shape[2]) for _ in range(2))
+        self._sources = [
+            raster if isinstance(raster, np.ndarray) else _Banded(raster, band_bytes)
+            for raster in rasters
+        ]
 
-    def work(self, images: slice, tile: Tile, outs: Sequence[WritableRaster]) -> None:
-        """Write the tile of those images to `outs`; unrounded and unclamped if these are wider."""
-        height, width, _ = self.sources[0].raster.shape
-        rows, columns = _within(tile.rows, height), _within(tile.columns, width)
-        place = rows.write, columns.write
-        read = np.stack([source.read(tile) for source in self.sources[images]])  # (n, h, w, C)
-        kept = read[:, rows.keep, columns.keep]
-        values = self._through(read, images, Tile(rows, columns))
-        if outs[0].dtype == self.sources[0].raster.dtype:
-            values = self.scales.finish(values, images)
-        written = values.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-        for number, image in enumerate(range(images.start, images.stop)):
-            outs[image][place] = written[number]
-            self.before[image].add(kept[number])
-            self.after[image].add(written[number])
+    def run(self, outs: Sequence[WritableRaster], *, most: int | None = None) -> None:
+        """Fill `outs`; unrounded and unclamped if their dtype is a wider one.
+
+        most: images that go together.
+        """
+
+        def work(images: slice, tile: Tile) -> None:
+            height, width, _ = self.shape
+            rows, columns = _within(tile.rows, height), _within(tile.columns, width)
+            read = self._read(images, tile)  # (n, h, w, C)
+            values = self._through(read, images, Tile(rows, columns))
+            if outs[0].dtype == self.dtype:
+                values = self.scales.finish(values, images)
+            written = values.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+            for out, result in zip(outs[images], written, strict=True):
+                out[rows.write, columns.write] = result
+            self.before.add(images, read[:, rows.keep, columns.keep])
+            self.after.add(images, written)
+
+        self.runner.cover(self.grid, len(outs), self.shape[2], work, most=most)
+
+    def _read(self, images: slice, tile: Tile) -> Array:
+        """The tile's part (n, h, w, C) of the padded images, in the byte order of this machine."""
+        down = self.grid.rows.indices(tile.rows.read)
+        across = self.grid.columns.indices(tile.columns.read)
+        rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in (down, across))
+        parts = [source[rows, columns] for source in self._sources[images]]
+        read = np.stack(parts, dtype=self.dtype.newbyteorder("="))
+        if read.shape[1] < len(down):
+            read = read[:, down - rows.start]
+        if read.shape[2] < len(across):
+            read = read[:, :, across - columns.start]
+        return read
 
     def _through(self, read: Array, images: slice, tile: Tile) -> Tensor:
-        """(n, h, w, C) → (n, C, h, w) of what the tile keeps, denoised, on the image's scale."""
+        """(n, h, w, C) → (n, C, h, w) of what the tile keeps, denoised, on the images' scales."""
         raw = torch.from_numpy(read)
         if self.device.type == "cuda":  # not yet run on one
             raw = raw.pin_memory().to(self.device, non_blocking=True)
@@ -76,68 +96,55 @@ class Passage:
         return self.scales.from_unit(y, None if excess is None else excess[keep], images)
 
 
+class Means:
+    """The mean of each channel of N images, part by part: of integers exactly, else in float64."""
+
+    def __init__(self, images: int, channels: int) -> None:
+        self._totals: Array | None = None
+        self._shape = images, channels
+        self._pixels = np.zeros((images, 1), np.int64)
+
+    def add(self, images: slice, parts: Array) -> None:
+        """(n, h, w, C) of those images."""
+        wide = np.uint64 if parts.dtype.kind == "u" else np.float64
+        if self._totals is None:
+            self._totals = np.zeros(self._shape, wide)
+        self._totals[images] += parts.sum(1, dtype=wide).sum(1)  # rows first, which is fast
+        self._pixels[images] += parts.shape[1] * parts.shape[2]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """(N, C)."""
+        totals = np.zeros(self._shape) if self._totals is None else self._totals
+        mean: NDArray[np.float64] = totals / self._pixels
+        return mean
+
+
+class _Banded:
+    """A raster that decodes lazily, read a band of rows at a time, since tiles lie side by side."""
+
+    def __init__(self, raster: Raster, most: int) -> None:
+        self._raster, self._most = raster, most  # bytes
+        self._rows, self._band = slice(0, 0), np.empty(0)
+
+    def __getitem__(self, part: tuple[slice, slice]) -> Array:
+        rows, columns = part
+        if not (self._rows.start <= rows.start and rows.stop <= self._rows.stop):
+            _, width, channels = self._raster.shape
+            size = (rows.stop - rows.start) * width * channels * self._raster.dtype.itemsize
+            if size > self._most:
+                return self._raster[rows, columns]
+            self._band = np.empty(0)  # let go of before the next one is read
+            self._rows, self._band = rows, self._raster[rows, :]
+        first = self._rows.start
+        return self._band[rows.start - first : rows.stop - first, columns]
+
+
 def _within(part: Range, size: int) -> Range:
     """Without what lies beyond the image, which is narrower than the padded one."""
     beyond = max(0, part.write.stop - size)
     keep, write = (slice(s.start, s.stop - beyond) for s in (part.keep, part.write))
     return Range(part.read, keep, write)
-
-
-class Means:
-    """The mean of each channel over parts of an image: of integers exactly, else in float64."""
-
-    def __init__(self, channels: int) -> None:
-        self._totals: Any = np.zeros(channels, np.float64)
-        self._count = 0
-
-    def add(self, part: Array) -> None:
-        """(h, w, C)."""
-        wide = np.uint64 if part.dtype.kind == "u" else np.float64
-        total = part.sum(0, dtype=wide).sum(0)  # rows first, which is fast
-        self._totals = self._totals + (total.astype(object) if wide is np.uint64 else total)
-        self._count += part.shape[0] * part.shape[1]
-
-    @property
-    def mean(self) -> NDArray[np.float64]:
-        """(C,)."""
-        mean: NDArray[np.float64] = (self._totals / self._count).astype(np.float64)
-        return mean
-
-
-class _Source:
-    """A raster that is read by tiles. What decodes lazily is read a band of rows at a time."""
-
-    def __init__(self, raster: Raster, grid: Grid, band_bytes: int) -> None:
-        self.raster, self.grid = raster, grid
-        self._native = raster.dtype.newbyteorder("=")
-        self._bands = not isinstance(raster, np.ndarray)
-        self._most = band_bytes
-        self._rows, self._band = slice(0, 0), np.empty(0)
-
-    def read(self, tile: Tile) -> Array:
-        """The tile's part (h, w, C) of the padded image, in the byte order of this machine."""
-        down = self.grid.rows.indices(tile.rows.read)
-        across = self.grid.columns.indices(tile.columns.read)
-        rows, columns = (slice(int(i.min()), int(i.max()) + 1) for i in (down, across))
-        part = self._part(rows, columns)
-        if len(part) < len(down):
-            part = part[down - rows.start]
-        if part.shape[1] < len(across):
-            part = part[:, across - columns.start]
-        return part.astype(self._native, copy=False)
-
-    def _part(self, rows: slice, columns: slice) -> Array:
-        if not self._bands:
-            return self.raster[rows, columns]
-        if not (self._rows.start <= rows.start and rows.stop <= self._rows.stop):
-            _, width, channels = self.raster.shape
-            size = (rows.stop - rows.start) * width * channels * self.raster.dtype.itemsize
-            if size > self._most:
-                return self.raster[rows, columns]
-            self._band = np.empty(0)  # before the next one is read
-            self._rows, self._band = rows, self.raster[rows, :]
-        first = self._rows.start
-        return self._band[rows.start - first : rows.stop - first, columns]
 
 
 def unfinished(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -146,19 +153,23 @@ def unfinished(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def keep_mean(
-    room: Raster, out: WritableRaster, before: Means, after: Means, scale: Scale
+    room: Raster,
+    out: WritableRaster,
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    scale: Scale,
 ) -> NDArray[np.float64]:
-    """Shift each channel of `room` to the mean that it had, and finish it into `out`.
+    """Shift each channel of `room` from the mean `after` to `before`, and finish it into `out`.
 
     Clamping and rounding move the mean again, so the shift is adjusted until it is met, or comes
     no closer: an image of one level has no shift in between. Returns the drift that is left, (C,).
     """
     integer = out.dtype.kind == "u"
     close = CLOSE[0] if integer else CLOSE[1] * (scale.white - scale.black)
-    shift = before.mean - after.mean
+    shift = before - after
     best, best_shift, last = np.inf, shift, np.inf
     for _ in range(ROUNDS):
-        drift = _finish(room, out, shift, scale) - before.mean
+        drift = _finish(room, out, shift, scale) - before
         last = float(np.abs(drift).max())
         if last < best:
             best, best_shift = last, shift
@@ -166,7 +177,7 @@ def keep_mean(
             return drift
         shift = shift - drift
     if last > best:
-        drift = _finish(room, out, best_shift, scale) - before.mean
+        drift = _finish(room, out, best_shift, scale) - before
     return drift
 
 
@@ -174,10 +185,11 @@ def _finish(
     room: Raster, out: WritableRaster, shift: NDArray[np.float64], scale: Scale
 ) -> NDArray[np.float64]:
     """The mean of what was written, (C,)."""
-    means = Means(len(shift))
+    means = Means(1, len(shift))
     for rows in bands(room):
         values = np.clip(room[rows, :] + shift, scale.least, scale.most)
         written = (values.round() if out.dtype.kind == "u" else values).astype(out.dtype)
         out[rows, :] = written
-        means.add(written)
-    return means.mean
+        means.add(slice(0, 1), written[None])
+    (mean,) = means.mean
+    return np.asarray(mean, np.float64)

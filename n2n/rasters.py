@@ -6,6 +6,7 @@ name, which goes with the process however that ends.
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -51,6 +52,7 @@ class Scratch:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._row = shape[1] * self._pixel  # bytes
         self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  # kept open
+        weakref.finalize(self, self._file.close)
         self._file.truncate(shape[0] * self._row)
 
     def __getitem__(self, part: Part, /) -> NDArray[Any]:
@@ -76,9 +78,6 @@ class Scratch:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         whole = self[:, :]
         return whole if dtype is None else whole.astype(dtype, copy=False)
-
-    def close(self) -> None:
-        self._file.close()
 
     @property
     def _pixel(self) -> int:

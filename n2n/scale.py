@@ -55,13 +55,22 @@ class Scale:
         exceeds = least < black or most > white
         return cls(black, white, origin, min(black, least), max(white, most), exceeds)
 
+    @classmethod
+    def of_each(
+        cls, rasters: Sequence[Raster], given: tuple[float, float] | None = None
+    ) -> list["Scale"]:
+        """Of images of one dtype."""
+        if rasters[0].dtype.kind == "u":  # none of them needs to be read
+            return [cls.of(rasters[0], given)] * len(rasters)
+        return [cls.of(raster, given) for raster in rasters]
+
 
 class Scales:
     """The scales of N images of one dtype that go through a network together."""
 
     def __init__(self, scales: Sequence[Scale], dtype: np.dtype[Any]) -> None:
         self._integer = dtype.kind == "u"
-        self._dtype = torch.from_numpy(np.empty(0, dtype)).dtype
+        self._dtype = torch.from_numpy(np.empty(0, dtype.newbyteorder("="))).dtype
         self._exceeds = any(scale.exceeds for scale in scales)
         # What float32 holds exactly, or nearly: else the subtraction of black may cancel.
         plain = all(s.black == 0 and s.white in (1.0, 255.0, 65535.0) for s in scales)

@@ -252,9 +252,7 @@ def test_wrong_arguments_are_named() -> None:
         denoise(network, image[:, :, :0])
     with pytest.raises(InvalidType, match=r"a float tensor in \[0, 1\] expected, got torch.uint8"):
         denoise(network, image.byte())
-    with pytest.raises(
-        InvalidType, match=r"raster: uint8, uint16 or floats .* expected, got int32"
-    ):
+    with pytest.raises(InvalidType, match=r"uint8, uint16 or floats .* expected, got int32"):
         denoise_pixels(network, np.zeros((4, 4, 3), np.int32))
     with pytest.raises(ShapeError, match=r"shape \(H, W, C\) expected"):
         denoise_pixels(network, np.zeros((4, 4), np.uint8))
