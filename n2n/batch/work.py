@@ -66,6 +66,7 @@ class Worker:
         self.threads = set_threads(config.threads)
         self.device = choose_device(config.device)
         self._denoiser = self._load()
+        self._reading = Path()
         self._rooms: set[str] = set()  # output folders that are there
 
     def run(self, items: Sequence[Item]) -> Iterator[Outcome]:
@@ -117,7 +118,7 @@ class Worker:
         except StorageError as error:
             return Outcome(item, "stopped", str(error))
         except N2NError as error:
-            outcome = Outcome(item, "failed", self._reason(item, error))
+            outcome = Outcome(item, "failed", self._reason(error))
         except OSError as error:
             if error.errno in FULL_DISK:
                 return Outcome(item, "stopped", full_disk(self._outputs.shown(item.destination)))
@@ -130,6 +131,7 @@ class Worker:
 
     def _denoise(self, item: Item) -> Outcome:
         with self._inputs.fetch(item.source, self._scratch) as source:
+            self._reading = source
             digest = digest_of(source)
             if digest == item.digest:
                 there = self._outputs.find(item.destination)
@@ -163,14 +165,16 @@ class Worker:
             self._rooms.add(folder)
         self._outputs.put(made, item.destination)
 
-    def _reason(self, item: Item, error: N2NError) -> str:
-        """Without the name of the file, which is said beside it."""
-        return _line(error).removeprefix(f"{self._inputs.shown(item.source)}: ")
+    def _reason(self, error: N2NError) -> str:
+        """Without the name of the local file; the input's is said beside it."""
+        return " ".join(str(error).removeprefix(f"{self._reading}: ").split())
 
 
 def local_model(model: str, stack: ExitStack) -> Path:
     """A model's local file: a copy for the time of the stack if it lies in an object store."""
     if not is_uri(model):
+        if not Path(model).is_file():
+            raise ModelFileError(f"{model}: expected a model file, found none; check the name")
         return Path(model)
     folder, _, name = model.partition("?")[0].rpartition("/")
     query = model.partition("?")[2]
