@@ -1,0 +1,240 @@
+"""What one process does: a model, loaded once, and files through it, each ending in an outcome."""
+
+import errno
+import hashlib
+import os
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from n2n.batch.items import Item, Outcome
+from n2n.batch.scratch import local_scratch
+from n2n.checkpoint import load_model
+from n2n.denoiser import Denoiser, Result
+from n2n.device import choose_device, set_threads, use_precision
+from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
+from n2n.images import Raster, format_of, open_image, write_image
+from n2n.options import Options
+from n2n.storage import LocalFolder, is_uri, open_storage
+
+__all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
+
+FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """All that a worker needs to know; small, and can be pickled.
+
+    source, destination: the roots of the items' names, paths or URIs. work: the folder, on the
+    file system of local outputs, for what is being written; None: a scratch folder of the
+    worker's own, for outputs that go to an object store.
+    """
+
+    model: str
+    source: str
+    destination: str
+    work: str | None = None
+    options: Options = field(default_factory=Options)
+    device: str = "cpu"
+    precision: str = "fp32"
+    threads: int | None = None
+    max_memory: int | None = None
+    batch_size: int | None = None
+
+
+class Worker:
+    """Built once in each process: loads the model, then takes any number of bunches.
+
+    ModelFileError and InvalidValue for a model, device or precision that cannot be used.
+    """
+
+    def __init__(self, config: WorkerConfig) -> None:
+        self.config = config
+        self._warnings: list[str] = []  # not yet said in the notes of an outcome
+        self._inputs = open_storage(config.source)
+        self._outputs = open_storage(config.destination)
+        self._stack = ExitStack()
+        remote = not all(isinstance(s, LocalFolder) for s in (self._inputs, self._outputs))
+        own = remote or config.work is None
+        self._scratch = self._stack.enter_context(local_scratch()) if own else Path()
+        self._work = Path(config.work) if config.work is not None else self._scratch
+        self.threads = set_threads(config.threads)
+        self.device = choose_device(config.device)
+        self._denoiser = self._load()
+        self._rooms: set[str] = set()  # output folders that are there
+
+    def run(self, items: Sequence[Item]) -> Iterator[Outcome]:
+        """Each item's outcome, as soon as its output is in place."""
+        for item in items:
+            outcome = self._run(item)
+            yield outcome
+            if outcome.state == "stopped":
+                return
+
+    def execute(self, bunches: Iterable[Sequence[Item]]) -> Generator[Outcome, None, None]:
+        """All bunches, one after the other: what `Batch.run` takes."""
+        for bunch in bunches:
+            yield from self.run(bunch)
+
+    def __enter__(self) -> "Worker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Remove the scratch folder."""
+        self._stack.close()
+
+    def _load(self) -> Denoiser:
+        config = self.config
+        dtype = use_precision(config.precision, self.device)
+        with ExitStack() as stack:
+            network, _ = load_model(local_model(config.model, stack))
+        if network.channels not in (1, 3):
+            raise ModelFileError(
+                f"{config.model}: a model for grey (1 channel) or colour (3) expected, "
+                f"found {network.channels}; use another one"
+            )
+        network.to(self.device).compute_in(dtype)
+        self._channels = network.channels
+        return Denoiser(
+            network,
+            options=config.options,
+            device=self.device,
+            max_memory=config.max_memory,
+            batch_size=config.batch_size,
+            warn=self._warnings.append,
+            scratch=self._work,
+        )
+
+    def _run(self, item: Item) -> Outcome:
+        started = time.perf_counter()
+        try:
+            outcome = self._denoise(item)
+        except StorageError as error:
+            return Outcome(item, "stopped", str(error))
+        except N2NError as error:
+            outcome = Outcome(item, "failed", self._reason(item, error))
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                return Outcome(item, "stopped", full_disk(self._outputs.shown(item.destination)))
+            outcome = Outcome(item, "failed", _line(error))
+        except Exception as error:
+            outcome = Outcome(item, "failed", explain(error))
+        notes = (*outcome.notes, *self._warnings)
+        self._warnings.clear()
+        return replace(outcome, seconds=time.perf_counter() - started, notes=notes)
+
+    def _denoise(self, item: Item) -> Outcome:
+        with self._inputs.fetch(item.source, self._scratch) as source:
+            digest = digest_of(source)
+            if digest == item.digest:
+                there = self._outputs.find(item.destination)
+                size = there.size if there else None
+                return Outcome(item, "skipped", digest=digest, output_size=size)
+            made = (
+                self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
+            )
+            try:
+                outcome = self._denoise_image(item, source, made)
+                size = made.stat().st_size
+                self._put(item, made)
+            finally:
+                made.unlink(missing_ok=True)
+        return replace(outcome, digest=digest, output_size=size)
+
+    def _denoise_image(self, item: Item, source: Path, made: Path) -> Outcome:
+        """One file into another, page by page."""
+        seen = Seen()
+        with open_image(source) as file:
+            pages = (seen.add(self._denoiser.run(page.raster())) for page in file.pages)
+            write_image(made, file, pages, format=format_of(made))
+        return Outcome(
+            item, "done", pixels=seen.pixels, drift=seen.drift, notes=seen.notes(self._channels)
+        )
+
+    def _put(self, item: Item, made: Path) -> None:
+        folder = item.destination.rpartition("/")[0]
+        if isinstance(self._outputs, LocalFolder) and folder not in self._rooms:
+            (self._outputs.path / folder).mkdir(parents=True, exist_ok=True)
+            self._rooms.add(folder)
+        self._outputs.put(made, item.destination)
+
+    def _reason(self, item: Item, error: N2NError) -> str:
+        """Without the name of the file, which is said beside it."""
+        return _line(error).removeprefix(f"{self._inputs.shown(item.source)}: ")
+
+
+def local_model(model: str, stack: ExitStack) -> Path:
+    """A model's local file: a copy for the time of the stack if it lies in an object store."""
+    if not is_uri(model):
+        return Path(model)
+    folder, _, name = model.partition("?")[0].rpartition("/")
+    query = model.partition("?")[2]
+    scratch = stack.enter_context(local_scratch())
+    store = open_storage(f"{folder}?{query}" if query else folder)
+    try:
+        return Path(stack.enter_context(store.fetch(name, scratch)))
+    except OSError as error:
+        raise ModelFileError(f"{model}: cannot be read: {_line(error)}") from error
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def full_disk(place: str) -> str:
+    """What to say when there is no room for a file."""
+    return f"the disk is full: {place}; make space, then run the same command again"
+
+
+def explain(error: Exception) -> str:
+    """Why an image failed, for errors that are not about the image itself."""
+    if is_out_of_memory(error):
+        return "not enough memory for an image of this size; close other programs"
+    return f"a fault of n2n's own ({type(error).__name__}: {_line(error)}); please report it"
+
+
+class Seen:
+    """What the results of an image's pages told."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self.drift = 0.0  # the largest page's, in parts of the range of values
+        self._channels: set[int] = set()
+        self._own_range = False
+
+    def add(self, result: Result) -> Raster:
+        """Take a page's result; returns its pixels (H, W, C)."""
+        pixels = cast(Raster, result.pixels)
+        height, width, channels = pixels.shape
+        self.pixels += height * width
+        self._channels.add(channels)
+        self._own_range |= result.range_origin == "image"
+        black, white = result.value_range
+        self.drift = max(self.drift, result.drift / (white - black), key=abs)
+        return pixels
+
+    def notes(self, channels: int) -> tuple[str, ...]:
+        """For a model of so many channels."""
+        found = []
+        if self._channels & {1} and channels == 3:
+            found.append("grey goes through the colour model as three equal channels")
+        if self._channels & {3} and channels == 1:
+            found.append("colour goes through the grey model channel by channel")
+        if self._own_range:
+            found.append(
+                "black and white of floats outside of [0, 1] are the image's own extremes; "
+                "--value-range sets them"
+            )
+        return tuple(found)
+
+
+def _line(error: BaseException) -> str:
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return " ".join(text.split())
