@@ -103,7 +103,7 @@ class Pool(Generic[Item, Outcome]):
         self._deaths_at_start = 0
         self._begun = False
         self._warned = False
-        self._look_at = 0.0  # when to look next for seats that are late
+        self._look_at = 0.0  # when to look around next, for late seats and lost machines
 
     def outcomes(self, bunches: Iterable[Sequence[Item]], address: str | None) -> Iterator[Outcome]:
         source = (bunch for bunch in bunches if bunch)
@@ -134,7 +134,7 @@ class Pool(Generic[Item, Outcome]):
     def _wait(self) -> Seat | None:
         """A seat with news, in turn; None when there was none for a while."""
         if time.monotonic() > self._look_at:
-            self._look_for_late_seats()
+            self._look_around()
             self._look_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
         waiting = [seat for seat in self._seats if seat.awaited is not None]
         ready, _ = ray.wait(
@@ -195,6 +195,7 @@ class Pool(Generic[Item, Outcome]):
         self._seats.remove(seat)
         dismiss([seat])
         blameless = seat.lost_with_its_machine()
+        require_ray()
         if not seat.working and not blameless:
             self._deaths_at_start += 1
             if self._deaths_at_start == DEATHS:
@@ -233,7 +234,8 @@ class Pool(Generic[Item, Outcome]):
                 given_up.append(item)
         return given_up
 
-    def _look_for_late_seats(self) -> None:
+    def _look_around(self) -> None:
+        require_ray()
         late = [seat for seat in self._seats if seat.late]
         if not late:
             return
@@ -249,4 +251,12 @@ class Pool(Generic[Item, Outcome]):
         return (
             f"{self._placement} expected {expected}, found {resources()}; "
             "use fewer workers, or less for each"
+        )
+
+
+def require_ray() -> None:
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise JobFailed(
+            "Ray itself died, perhaps for lack of memory; "
+            "run the same command again, with fewer workers"
         )

@@ -22,6 +22,7 @@ __all__ = ["joined"]
 
 SECONDS_TO_ANSWER = 10
 OBJECT_STORE = 80 * 2**20  # bytes; Ray's least is 75 MiB, and only bunches of names pass through it
+PREFIX = "n2n-ray-"
 LONGEST_FOLDER = 24  # characters; the names of Ray's sockets below it must stay within 107
 
 
@@ -91,7 +92,8 @@ def _join(address: str) -> None:
     except (ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
         raise InvalidValue(
             f"address: a running Ray cluster expected, none answered at {address} "
-            f"({_first_line(error)}); check the address, and 'ray status' there"
+            f"({_first_line(error)}); check it, and whether RAY_AUTH_MODE=token and the cluster's "
+            "RAY_AUTH_TOKEN are needed"
         ) from error
 
 
@@ -112,11 +114,15 @@ def _token() -> str:
 
 
 def _folder() -> Path:
-    """For Ray's sockets, whose names must be short, and its logs."""
+    """For Ray's sockets, whose names must be short, and its logs. Named after this process."""
     parent = tempfile.gettempdir()
     if len(parent) > LONGEST_FOLDER:
         parent = "/tmp"
-    return Path(tempfile.mkdtemp(prefix="n2n-ray-", dir=parent))
+    for left in Path(parent).glob(f"{PREFIX}*"):  # by a process that was killed
+        owner = left.name.removeprefix(PREFIX).partition("-")[0]
+        if not Path("/proc", owner).exists() and Path("/proc/self").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    return Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=parent))
 
 
 @contextmanager
