@@ -2,28 +2,32 @@
 
 import errno
 import hashlib
+import math
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from n2n.batch.items import Item, Outcome
 from n2n.batch.scratch import local_scratch
 from n2n.checkpoint import load_model
-from n2n.denoiser import Denoiser, Result
+from n2n.denoiser import IMAGES, Denoiser, Result
 from n2n.device import choose_device, set_threads, use_precision
 from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
-from n2n.images import Raster, format_of, open_image, write_image
+from n2n.images import ImageFile, Raster, format_of, open_image, write_image
 from n2n.options import Options
 from n2n.storage import LocalFolder, is_uri, open_storage
 
 __all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-CHUNK = 1 << 20
+SMALL = 1 << 16  # pixels, and bytes, of images that go through the network together
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class WorkerConfig:
     precision: str = "fp32"
     threads: int | None = None
     max_memory: int | None = None
-    batch_size: int | None = None
+    batch_size: int | None = None  # of small images; more than 1 changes the rounding of floats
 
 
 class Worker:
@@ -67,15 +71,20 @@ class Worker:
         self.device = choose_device(config.device)
         self._denoiser = self._load()
         self._reading = Path()
+        self._ready: dict[Item, Result] = {}  # of images that went through the network together
         self._rooms: set[str] = set()  # output folders that are there
 
     def run(self, items: Sequence[Item]) -> Iterator[Outcome]:
         """Each item's outcome, as soon as its output is in place."""
-        for item in items:
-            outcome = self._run(item)
-            yield outcome
-            if outcome.state == "stopped":
-                return
+        size = self.config.batch_size or 1
+        for start in range(0, len(items), size):
+            group = items[start : start + size]
+            self._ready = self._together(group) if len(group) > 1 else {}
+            for item in group:
+                outcome = self._run(item)
+                yield outcome
+                if outcome.state == "stopped":
+                    return
 
     def execute(self, bunches: Iterable[Sequence[Item]]) -> Generator[Outcome, None, None]:
         """All bunches, one after the other: what `Batch.run` takes."""
@@ -152,11 +161,39 @@ class Worker:
         """One file into another, page by page."""
         seen = Seen()
         with open_image(source) as file:
-            pages = (seen.add(self._denoiser.run(page.raster())) for page in file.pages)
-            write_image(made, file, pages, format=format_of(made))
+            ready = self._ready.pop(item, None)
+            results = self._results(file) if ready is None else (ready,)
+            write_image(made, file, map(seen.add, results), format=format_of(made))
         return Outcome(
             item, "done", pixels=seen.pixels, drift=seen.drift, notes=seen.notes(self._channels)
         )
+
+    def _results(self, file: ImageFile) -> Iterator[Result]:
+        most = int(IMAGES / 2 * self._denoiser.max_memory)  # bytes of a page that is held whole
+        return (self._denoiser.run(page.raster(max_bytes=most)) for page in file.pages)
+
+    def _together(self, items: Sequence[Item]) -> dict[Item, Result]:
+        """Results of those small images that can go through the network at once.
+
+        What cannot, or fails, is left to be done alone, where it is found out why.
+        """
+        rasters: dict[Item, NDArray[Any]] = {}
+        for item in items:
+            if item.kind == "image" and item.size <= SMALL and item.digest is None:
+                with suppress(N2NError, OSError):
+                    rasters |= self._read_small(item)
+        try:
+            results = self._denoiser.run_many(list(rasters.values()))
+        except (N2NError, MemoryError, RuntimeError):
+            return {}
+        return dict(zip(rasters, results, strict=True))
+
+    def _read_small(self, item: Item) -> dict[Item, NDArray[Any]]:
+        """The pixels (H, W, C) of a small image of one page; nothing of others."""
+        fetched = self._inputs.fetch(item.source, self._scratch)
+        with fetched as path, open_image(path) as file:
+            small = math.prod(file.pages[0].shape[:2]) <= SMALL and len(file.pages) == 1
+            return {item: np.asarray(file.pages[0].raster())} if small else {}
 
     def _put(self, item: Item, made: Path) -> None:
         folder = item.destination.rpartition("/")[0]
