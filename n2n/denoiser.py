@@ -107,6 +107,11 @@ class Denoiser:
         """How many pixels enter the network at once: halved when memory runs out."""
         return self._runner.max_pixels
 
+    @property
+    def image_bytes(self) -> int:
+        """What an image may take in memory before it is better read and written in parts."""
+        return int(IMAGES / 2 * self.max_memory)
+
     def run(self, raster: Raster, out: WritableRaster | None = None) -> Result:
         """Denoise one image (H, W, C) of uint8, uint16 or floats, of any size.
 
@@ -234,11 +239,10 @@ def denoise_file(
     """
     results: list[Result] = []
     with open_image(source) as file:
-        eager = int(IMAGES / 2 * denoiser.max_memory)
 
         def denoised() -> Iterator[Raster]:
             for page in file.pages:
-                result = _run_page(denoiser, page.raster(max_bytes=eager), source)
+                result = _run_page(denoiser, page.raster(max_bytes=denoiser.image_bytes), source)
                 results.append(replace(result, pixels=None))
                 assert result.pixels is not None  # of `run`
                 yield result.pixels
