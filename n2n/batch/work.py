@@ -22,6 +22,7 @@ from n2n.device import choose_device, set_threads, use_precision
 from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
 from n2n.images import ImageFile, Raster, format_of, open_image, write_image
 from n2n.options import Options
+from n2n.parts import denoise_part
 from n2n.storage import LocalFolder, is_uri, open_storage
 
 __all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
@@ -102,7 +103,9 @@ class Worker:
         config = self.config
         dtype = use_precision(config.precision, self.device)
         with ExitStack() as stack:
-            network, _ = load_model(local_model(config.model, stack))
+            path = local_model(config.model, stack)
+            network, _ = load_model(path)
+            self._digest = digest_of(path)
         if network.channels not in (1, 3):
             raise ModelFileError(
                 f"{config.model}: a model for grey (1 channel) or colour (3) expected, "
@@ -150,7 +153,8 @@ class Worker:
                 self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
             )
             try:
-                outcome = self._denoise_image(item, source, made)
+                denoise = self._denoise_part if item.kind == "part" else self._denoise_image
+                outcome = denoise(item, source, made)
                 size = made.stat().st_size
                 self._put(item, made)
             finally:
@@ -167,6 +171,12 @@ class Worker:
         return Outcome(
             item, "done", pixels=seen.pixels, drift=seen.drift, notes=seen.notes(self._channels)
         )
+
+    def _denoise_part(self, item: Item, source: Path, made: Path) -> Outcome:
+        """A part of a pair set, which gets the column output."""
+        result = denoise_part(self._denoiser, source, made, model=self._digest)
+        scores = result.as_dict()
+        return Outcome(item, "done", pixels=result.pixels, drift=result.drift / 255, scores=scores)
 
     def _results(self, file: ImageFile) -> Iterator[Result]:
         most = int(IMAGES / 2 * self._denoiser.max_memory)  # bytes of a page that is held whole

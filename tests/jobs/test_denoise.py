@@ -18,6 +18,7 @@ from jobs import progress
 from n2n import device, models
 from n2n.batch import MANIFEST, work
 from n2n.checkpoint import save_model
+from n2n.data import PairSet
 from n2n.denoiser import denoise_pixels
 
 
@@ -163,6 +164,7 @@ def test_json(folder: Path) -> None:
         "ignored": 1,
         "excluded": 0,
         "megapixels": 63 / 1e6,
+        "scores": None,
     }
 
 
@@ -206,6 +208,33 @@ def test_options_reach_the_denoiser(folder: Path) -> None:
     assert len(set(contents)) == 4
     with PIL.Image.open("in/a.png") as before, PIL.Image.open("zero/a.png") as after:
         np.testing.assert_array_equal(np.asarray(before), np.asarray(after))
+
+
+def test_a_pair_set(make_set, folder: Path) -> None:
+    pairs = make_set(rows=60, val=20)
+    result = run("set", "out", "--json")
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    made = PairSet.open("out")
+    pooled = {"psnr": [], "input_psnr": []}
+    for before, after in zip(pairs.splits, made.splits, strict=True):
+        rows = after.read(["input", "clean", "output"])
+        np.testing.assert_array_equal(before.read(["input"])["input"], rows["input"])
+        for name, column in (("psnr", "output"), ("input_psnr", "input")):
+            error = (rows[column].astype(float) - rows["clean"]) ** 2
+            pooled[name] += list(10 * np.log10(255**2 / error.mean((1, 2, 3))))
+    for name, values in pooled.items():
+        assert found["scores"][name] == pytest.approx(np.mean(values), abs=1e-3)
+    assert (found["done"], found["megapixels"]) == (2, 80 * 64 / 1e6)
+    again = run("set", "out")
+    assert again.stdout == "0 done, 2 skipped (done before)\n"
+    Path("out/val/part-00000.parquet").unlink()
+    lines = run("set", "out").stdout.splitlines()
+    assert lines[0] == "1 done, 1 skipped (done before)"
+    assert lines[2].startswith(f"{np.mean(pooled['psnr'][60:]):.2f} dB PSNR, 0.")
+    part = "set/val/part-00000.parquet"
+    assert run(part, "one/").exit_code == 0
+    assert Path("one/part-00000.parquet").read_bytes() == Path(f"out{part[3:]}").read_bytes()
 
 
 def test_names_and_formats(folder: Path) -> None:
