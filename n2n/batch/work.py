@@ -19,7 +19,7 @@ from n2n.batch.scratch import local_scratch
 from n2n.checkpoint import load_model
 from n2n.denoiser import IMAGES, Denoiser, Result
 from n2n.device import choose_device, set_threads, use_precision
-from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
+from n2n.errors import ImageError, ModelFileError, N2NError, StorageError, is_out_of_memory
 from n2n.images import ImageFile, Raster, format_of, open_image, write_image
 from n2n.options import Options
 from n2n.parts import denoise_part
@@ -64,8 +64,8 @@ class Worker:
         self._inputs = open_storage(config.source)
         self._outputs = open_storage(config.destination)
         self._stack = ExitStack()
-        remote = not all(isinstance(s, LocalFolder) for s in (self._inputs, self._outputs))
-        own = remote or config.work is None
+        self._local = isinstance(self._outputs, LocalFolder)
+        own = config.work is None or not isinstance(self._inputs, LocalFolder)
         self._scratch = self._stack.enter_context(local_scratch()) if own else Path()
         self._work = Path(config.work) if config.work is not None else self._scratch
         self.threads = set_threads(config.threads)
@@ -132,9 +132,12 @@ class Worker:
         except N2NError as error:
             outcome = Outcome(item, "failed", self._reason(error))
         except OSError as error:
+            shown = self._outputs.shown(item.destination)
             if error.errno in FULL_DISK:
-                return Outcome(item, "stopped", full_disk(self._outputs.shown(item.destination)))
-            outcome = Outcome(item, "failed", _line(error))
+                return Outcome(
+                    item, "stopped", full_disk(shown if self._local else str(self._work))
+                )
+            outcome = Outcome(item, "failed", f"{shown}: cannot be written: {_line(error)}")
         except Exception as error:
             outcome = Outcome(item, "failed", explain(error))
         notes = (*outcome.notes, *self._warnings)
@@ -142,24 +145,31 @@ class Worker:
         return replace(outcome, seconds=time.perf_counter() - started, notes=notes)
 
     def _denoise(self, item: Item) -> Outcome:
-        with self._inputs.fetch(item.source, self._scratch) as source:
-            self._reading = source
-            digest = digest_of(source)
+        with ExitStack() as stack:
+            source, digest = self._fetch(item, stack)
             if digest == item.digest:
                 there = self._outputs.find(item.destination)
                 size = there.size if there else None
                 return Outcome(item, "skipped", digest=digest, output_size=size)
-            made = (
-                self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
-            )
-            try:
-                denoise = self._denoise_part if item.kind == "part" else self._denoise_image
-                outcome = denoise(item, source, made)
-                size = made.stat().st_size
-                self._put(item, made)
-            finally:
-                made.unlink(missing_ok=True)
+            ending = os.path.splitext(item.destination)[1]
+            made = self._work / f"{os.getpid()}-{item.number}{ending}"
+            stack.callback(made.unlink, missing_ok=True)
+            denoise = self._denoise_part if item.kind == "part" else self._denoise_image
+            outcome = denoise(item, source, made)
+            size = made.stat().st_size
+            self._put(item, made)
         return replace(outcome, digest=digest, output_size=size)
+
+    def _fetch(self, item: Item, stack: ExitStack) -> tuple[Path, str]:
+        """A local file with the input, for the time of the stack, and its digest."""
+        try:
+            source = stack.enter_context(self._inputs.fetch(item.source, self._scratch))
+            self._reading = source
+            return source, digest_of(source)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise StorageError(full_disk(str(self._scratch))) from error
+            raise ImageError(f"cannot be read: {_line(error)}") from error
 
     def _denoise_image(self, item: Item, source: Path, made: Path) -> Outcome:
         """One file into another, page by page."""
