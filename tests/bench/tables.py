@@ -17,6 +17,7 @@ def render(results: dict[str, Any]) -> str:
         "step": ("Train step, milliseconds (median)", speed),
         "inference": ("Inference, milliseconds (median)", speed),
         "memory": ("Peak memory of a train step, MiB", memory),
+        "denoise": ("One photograph of any size, by tiles, against the whole at once", denoise),
         "epoch": ("Epoch of the trainer over its bare steps", epoch),
         "floor": ("Share of the floor: the least time of a step's products by mm", floor),
         "shapes": ("Milliseconds per megapixel, fp32, n2n against eager torch", shapes),
@@ -84,6 +85,27 @@ def memory(results: list[dict[str, Any]]) -> str:
         for result in results
     ]
     return align(("network", "precision", "batch", *sides, "ratio", "bound"), rows)
+
+
+def denoise(results: list[dict[str, Any]]) -> str:
+    """Speed and memory below each other: the same sides."""
+    rows: list[Row] = []
+    notes: dict[str, None] = {}
+    for result in results:
+        sides = result["sides"]
+        for what, unit, key, ratio in (
+            ("megapixels a second", ".2f", "mpixel_per_s", f"{result['ratio']:.3f} time"),
+            ("peak memory, MiB", ".0f", "peak_mib", f"{result['memory_ratio']:.3f} memory"),
+        ):
+            cells = [
+                format(sides[name][key], unit) if name in sides else "-"
+                for name in ("n2n", *VARIANTS[:2])
+            ]
+            rows.append((result["network"], f"{result['mpixel']:.1f}", what, *cells, ratio))
+        for name, reason in result["unavailable"].items():
+            notes[f"{name}: {reason}"] = None
+    head = ("network", "megapixels", "", "n2n", *VARIANTS[:2], "ratio")
+    return "\n".join([align(head, rows), *notes])
 
 
 def epoch(result: dict[str, Any]) -> str:
