@@ -50,7 +50,10 @@ DECIDING = ("strength", "tta", "keep_mean", "value_range")  # on the result
     help="For images and tiles, in each worker.  [default: a fair part of what is free]",
 )
 @click.option(
-    "--batch-size", type=int, help="Small images at once.  [default: as many as memory allows]"
+    "--batch-size",
+    type=int,
+    help="Small images (up to 256 x 256) that go through the network together: faster for tiny "
+    "ones and on GPUs, and equal but for the last bit.  [default: 1]",
 )
 @click.option("--workers", default=1, help="Processes; more than one run on Ray.")
 @click.option(

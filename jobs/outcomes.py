@@ -102,6 +102,11 @@ def summary(batch: "Batch", seconds: float) -> str:
     lines = [", ".join(parts)]
     if report.done:
         lines.append(_measured(batch, seconds))
+    if report.scores:
+        lines.append(
+            "{psnr:.2f} dB PSNR, {ssim:.4f} SSIM against the clean images; the inputs "
+            "{input_psnr:.2f} dB".format(**report.scores)
+        )
     return "\n".join(lines)
 
 
@@ -135,6 +140,7 @@ def as_dict(batch: "Batch", place: str, seconds: float) -> dict[str, Any]:
         "excluded": plan.excluded,
         "megapixels": round(report.pixels / 1e6, 6),
         "largest_drift": drift,
+        "scores": report.scores or None,
         "seconds": round(seconds, 3),
     }
 

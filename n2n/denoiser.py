@@ -16,18 +16,16 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from n2n.errors import InvalidType, InvalidValue, ShapeError
-from n2n.images import open_image, write_image
-from n2n.inference import Runner, inference, require_channels
+from n2n.errors import ImageError, InvalidValue, ShapeError
+from n2n.images import Raster, open_image, write_image
+from n2n.inference import MAX_PIXELS, MAX_PIXELS_GPU, Runner, denoise, inference, require_channels
 from n2n.memory import Need, fair_part
 from n2n.models import Network
 from n2n.options import Options
 from n2n.passage import Passage, keep_mean, unfinished
-from n2n.rasters import Raster, Scratch, WritableRaster, bands, require_raster
+from n2n.rasters import Scratch, WritableRaster, bands, require_raster
 from n2n.scale import Origin, Scale, Scales
-from n2n.tiles import Grid, Tile
 
 __all__ = [
     "MAX_PIXELS",
@@ -39,10 +37,6 @@ __all__ = [
     "denoise_pixels",
 ]
 
-# By measurement on two cores: as fast as any size from 2^16 to 2^18 and up to twice as fast as
-# 2^20, since what the layers keep stays in the caches. A GPU wants more at once: not yet measured.
-MAX_PIXELS = 1 << 17
-MAX_PIXELS_GPU = 1 << 22
 TILES, IMAGES, BAND = 5 / 8, 1 / 4, 1 / 8  # of max_memory; images: two with keep_mean
 DEFAULTS = Options()
 Array = NDArray[Any]
@@ -112,6 +106,11 @@ class Denoiser:
     def max_pixels(self) -> int:
         """How many pixels enter the network at once: halved when memory runs out."""
         return self._runner.max_pixels
+
+    @property
+    def image_bytes(self) -> int:
+        """What an image may take in memory before it is better read and written in parts."""
+        return int(IMAGES / 2 * self.max_memory)
 
     def run(self, raster: Raster, out: WritableRaster | None = None) -> Result:
         """Denoise one image (H, W, C) of uint8, uint16 or floats, of any size.
@@ -206,53 +205,13 @@ class Denoiser:
         need = Need.of(self.network, tta=self.options.tta)
         return min(most, need.pixels(TILES * self.max_memory))
 
-    def _room(self, shape: tuple[int, ...], dtype: Any) -> WritableRaster:
+    def _room(self, shape: tuple[int, int, int], dtype: Any) -> WritableRaster:
         """For one image: in memory if that is a fair part of it, else in a file."""
         dtype = np.dtype(dtype)
         share = IMAGES / (2 if self.options.keep_mean else 1)
         if prod(shape) * dtype.itemsize <= share * self.max_memory:
             return np.empty(shape, dtype)
         return Scratch(shape, dtype, self.scratch)
-
-
-def denoise(
-    network: Network,
-    image: Tensor,
-    *,
-    tile: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Denoise a float tensor (N, C, H, W) in [0, 1]; returns a new one of the same shape and range.
-
-    Any H and W from 1 up: the image is continued by reflection to the network's multiple. At most
-    `max_pixels` pixels enter the network at once, or one tile of the smallest size if that is
-    more; `tile` asks for output tiles of that side instead. Tiled and whole results agree to
-    float rounding. A network of one channel takes colour channel by channel; grey enters a
-    colour network as equal channels and the mean of them comes out.
-
-    device: where the network is (`network.to(device)`); the result stays where the image is.
-    `ShapeError` for another shape or channels that do not fit, `InvalidType` for integers,
-    `InvalidValue` for a tile or max_pixels below 1.
-    """
-    if not image.is_floating_point():
-        raise InvalidType(f"image: a float tensor in [0, 1] expected, got {image.dtype}")
-    if image.dim() != 4 or 0 in image.shape[1:]:
-        raise ShapeError(f"image: shape (N, C, H, W) expected, got {tuple(image.shape)}")
-    require_channels(network, image.shape[1], "image")
-    runner = Runner(network, max_pixels=max_pixels)
-    grid = runner.grid(*image.shape[2:])
-    result = torch.empty_like(image)
-
-    def work(images: slice, tile: Tile) -> None:
-        x = _read(image[images], grid, tile).to(device).float().contiguous()
-        y = runner.apply(x)[..., tile.rows.keep, tile.columns.keep]
-        place = result[images][..., tile.rows.write, tile.columns.write]
-        place.copy_(y[..., : place.shape[2], : place.shape[3]])  # narrower than y at the end
-
-    with inference(network):
-        runner.cover(grid, len(image), image.shape[1], work, side=tile)
-    return result
 
 
 def denoise_pixels(
@@ -281,23 +240,25 @@ def denoise_file(
     results: list[Result] = []
     with open_image(source) as file:
 
-        def pages() -> Iterator[Any]:
+        def denoised() -> Iterator[Raster]:
             for page in file.pages:
-                result = denoiser.run(page.raster())
+                result = _run_page(denoiser, page.raster(max_bytes=denoiser.image_bytes), source)
                 results.append(replace(result, pixels=None))
+                assert result.pixels is not None  # of `run`
                 yield result.pixels
 
-        write_image(destination, file, pages(), format=format)
+        write_image(destination, file, denoised(), format=format)
     return results
 
 
-def _read(image: Tensor, grid: Grid, tile: Tile) -> Tensor:
-    """The tile's part of the padded images (N, C, H, W)."""
-    rows, columns = tile.rows.read, tile.columns.read
-    if rows.stop <= image.shape[2] and columns.stop <= image.shape[3]:
-        return image[:, :, rows, columns]
-    down, across = grid.rows.indices(rows), grid.columns.indices(columns)
-    return image[:, :, torch.from_numpy(down)[:, None], torch.from_numpy(across)]
+def _run_page(denoiser: Denoiser, raster: Raster, source: Path | str) -> Result:
+    """`ImageError` begins with the source's name, also if it is of the pixels."""
+    try:
+        return denoiser.run(raster)
+    except (ImageError, ShapeError) as error:
+        if str(error).startswith(f"{source}: "):
+            raise
+        raise ImageError(f"{source}: {error}") from error
 
 
 def _kind(raster: Array) -> tuple[tuple[int, ...], str]:

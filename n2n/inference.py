@@ -11,13 +11,19 @@ from math import inf
 import torch
 from torch import Tensor
 
-from n2n.errors import ShapeError, is_out_of_memory
+from n2n.errors import InvalidType, ShapeError, is_out_of_memory
 from n2n.models import Network
 from n2n.tiles import Grid, Tile
 
-__all__ = ["Runner", "inference", "require_channels"]
+__all__ = ["MAX_PIXELS", "MAX_PIXELS_GPU", "Runner", "denoise", "inference", "require_channels"]
 
 Work = Callable[[slice, Tile], None]
+
+
+# By measurement on two cores: as fast as any size from 2^16 to 2^18 and up to twice as fast as
+# 2^20, since what the layers keep stays in the caches. A GPU wants more at once: not yet measured.
+MAX_PIXELS = 1 << 17
+MAX_PIXELS_GPU = 1 << 22
 
 
 class Runner:
@@ -137,6 +143,55 @@ def _attempt(work: Work, images: slice, tile: Tile) -> BaseException | None:
         traceback.clear_frames(error.__traceback__)
         return error.with_traceback(None)
     return None
+
+
+def denoise(
+    network: Network,
+    image: Tensor,
+    *,
+    tile: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Denoise a float tensor (N, C, H, W) in [0, 1]; returns a new one of the same shape and range.
+
+    Any H and W from 1 up: the image is continued by reflection to the network's multiple. At most
+    `max_pixels` pixels enter the network at once, or one tile of the smallest size if that is
+    more; `tile` asks for output tiles of that side instead. Tiled and whole results agree to
+    float rounding. A network of one channel takes colour channel by channel; grey enters a
+    colour network as equal channels and the mean of them comes out.
+
+    device: where the network is (`network.to(device)`); the result stays where the image is.
+    `ShapeError` for another shape or channels that do not fit, `InvalidType` for integers,
+    `InvalidValue` for a tile or max_pixels below 1.
+    """
+    if not image.is_floating_point():
+        raise InvalidType(f"image: a float tensor in [0, 1] expected, got {image.dtype}")
+    if image.dim() != 4 or 0 in image.shape[1:]:
+        raise ShapeError(f"image: shape (N, C, H, W) expected, got {tuple(image.shape)}")
+    require_channels(network, image.shape[1], "image")
+    runner = Runner(network, max_pixels=max_pixels)
+    grid = runner.grid(*image.shape[2:])
+    result = torch.empty_like(image)
+
+    def work(images: slice, tile: Tile) -> None:
+        x = _read(image[images], grid, tile).to(device).float().contiguous()
+        y = runner.apply(x)[..., tile.rows.keep, tile.columns.keep]
+        place = result[images][..., tile.rows.write, tile.columns.write]
+        place.copy_(y[..., : place.shape[2], : place.shape[3]])  # narrower than y at the end
+
+    with inference(network):
+        runner.cover(grid, len(image), image.shape[1], work, side=tile)
+    return result
+
+
+def _read(image: Tensor, grid: Grid, tile: Tile) -> Tensor:
+    """The tile's part of the padded images (N, C, H, W)."""
+    rows, columns = tile.rows.read, tile.columns.read
+    if rows.stop <= image.shape[2] and columns.stop <= image.shape[3]:
+        return image[:, :, rows, columns]
+    down, across = grid.rows.indices(rows), grid.columns.indices(columns)
+    return image[:, :, torch.from_numpy(down)[:, None], torch.from_numpy(across)]
 
 
 @contextmanager

@@ -11,8 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from n2n.images import Raster
 from n2n.inference import Runner
-from n2n.rasters import Raster, WritableRaster, bands
+from n2n.rasters import WritableRaster, bands
 from n2n.scale import Scale, Scales
 from n2n.tiles import Grid, Range, Tile
 

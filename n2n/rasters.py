@@ -15,21 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.errors import InvalidType, ShapeError
+from n2n.images import Raster
 
 __all__ = ["Raster", "Scratch", "WritableRaster", "bands", "require_raster"]
 
 Part: TypeAlias = tuple[slice, slice]  # rows and columns
 BAND_BYTES = 1 << 22  # read at once where the whole image is gone through
-
-
-class Raster(Protocol):
-    """What is asked of an image: (H, W, C), and any rectangle of it as an array (h, w, C)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype[Any]: ...
-    def __getitem__(self, part: Part, /) -> NDArray[Any]: ...
 
 
 class WritableRaster(Raster, Protocol):
@@ -47,7 +38,10 @@ class Scratch:
     """
 
     def __init__(
-        self, shape: tuple[int, ...], dtype: np.dtype[Any] | type, folder: Path | str | None = None
+        self,
+        shape: tuple[int, int, int],
+        dtype: np.dtype[Any] | type,
+        folder: Path | str | None = None,
     ) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._row = shape[1] * self._pixel  # bytes

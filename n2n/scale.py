@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n.errors import ImageError
-from n2n.rasters import Raster, bands
+from n2n.images import Raster
+from n2n.rasters import bands
 
 __all__ = ["Origin", "Scale", "Scales"]
 

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 __all__ = ["Item", "Outcome", "Report"]
 
+SCORES = ("psnr", "ssim", "input_psnr")
 KEPT_FAILURES = 10_000  # in a report; all of them are in the manifest
 
 
@@ -52,7 +53,8 @@ class Report:
     pixels: int = 0
     failures: list[Outcome] = field(default_factory=list)  # the first ones
     largest_drift: Outcome | None = None
-    scores: list[tuple[int, dict[str, Any]]] = field(default_factory=list)  # (rows, means)
+    rows: int = 0  # of parts of pair sets with clean images, and the sums of their scores
+    sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, outcome: Outcome) -> None:
         """Count an outcome."""
@@ -66,6 +68,19 @@ class Report:
             self.done += 1
             self.pixels += outcome.pixels
             self._compare(outcome)
+            self._score(outcome.scores or {})
+
+    @property
+    def scores(self) -> dict[str, float]:
+        """Means over all rows that were scored: psnr, ssim, input_psnr."""
+        return {name: total / self.rows for name, total in self.sums.items()}
+
+    def _score(self, scores: dict[str, Any]) -> None:
+        found = {name: scores.get(name) for name in SCORES}
+        if all(value is not None for value in found.values()):
+            self.rows += scores["rows"]
+            for name, value in found.items():
+                self.sums[name] = self.sums.get(name, 0.0) + scores["rows"] * value
 
     def _compare(self, outcome: Outcome) -> None:
         if outcome.drift is not None:

@@ -2,28 +2,33 @@
 
 import errno
 import hashlib
+import math
 import os
 import time
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
 
 from n2n.batch.items import Item, Outcome
 from n2n.batch.scratch import local_scratch
 from n2n.checkpoint import load_model
-from n2n.denoiser import Denoiser, Result
+from n2n.denoiser import IMAGES, Denoiser, Result
 from n2n.device import choose_device, set_threads, use_precision
 from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
-from n2n.images import Raster, format_of, open_image, write_image
+from n2n.images import ImageFile, Raster, format_of, open_image, write_image
 from n2n.options import Options
+from n2n.parts import denoise_part
 from n2n.storage import LocalFolder, is_uri, open_storage
 
 __all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
-CHUNK = 1 << 20
+SMALL = 1 << 16  # pixels, and bytes, of images that go through the network together
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,7 @@ class WorkerConfig:
     precision: str = "fp32"
     threads: int | None = None
     max_memory: int | None = None
-    batch_size: int | None = None
+    batch_size: int | None = None  # of small images; more than 1 changes the rounding of floats
 
 
 class Worker:
@@ -66,15 +71,21 @@ class Worker:
         self.threads = set_threads(config.threads)
         self.device = choose_device(config.device)
         self._denoiser = self._load()
+        self._reading = Path()
+        self._ready: dict[Item, Result] = {}  # of images that went through the network together
         self._rooms: set[str] = set()  # output folders that are there
 
     def run(self, items: Sequence[Item]) -> Iterator[Outcome]:
         """Each item's outcome, as soon as its output is in place."""
-        for item in items:
-            outcome = self._run(item)
-            yield outcome
-            if outcome.state == "stopped":
-                return
+        size = self.config.batch_size or 1
+        for start in range(0, len(items), size):
+            group = items[start : start + size]
+            self._ready = self._together(group) if len(group) > 1 else {}
+            for item in group:
+                outcome = self._run(item)
+                yield outcome
+                if outcome.state == "stopped":
+                    return
 
     def execute(self, bunches: Iterable[Sequence[Item]]) -> Generator[Outcome, None, None]:
         """All bunches, one after the other: what `Batch.run` takes."""
@@ -92,7 +103,9 @@ class Worker:
         config = self.config
         dtype = use_precision(config.precision, self.device)
         with ExitStack() as stack:
-            network, _ = load_model(local_model(config.model, stack))
+            path = local_model(config.model, stack)
+            network, _ = load_model(path)
+            self._digest = digest_of(path)
         if network.channels not in (1, 3):
             raise ModelFileError(
                 f"{config.model}: a model for grey (1 channel) or colour (3) expected, "
@@ -117,7 +130,7 @@ class Worker:
         except StorageError as error:
             return Outcome(item, "stopped", str(error))
         except N2NError as error:
-            outcome = Outcome(item, "failed", self._reason(item, error))
+            outcome = Outcome(item, "failed", self._reason(error))
         except OSError as error:
             if error.errno in FULL_DISK:
                 return Outcome(item, "stopped", full_disk(self._outputs.shown(item.destination)))
@@ -130,6 +143,7 @@ class Worker:
 
     def _denoise(self, item: Item) -> Outcome:
         with self._inputs.fetch(item.source, self._scratch) as source:
+            self._reading = source
             digest = digest_of(source)
             if digest == item.digest:
                 there = self._outputs.find(item.destination)
@@ -139,7 +153,8 @@ class Worker:
                 self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
             )
             try:
-                outcome = self._denoise_image(item, source, made)
+                denoise = self._denoise_part if item.kind == "part" else self._denoise_image
+                outcome = denoise(item, source, made)
                 size = made.stat().st_size
                 self._put(item, made)
             finally:
@@ -150,11 +165,45 @@ class Worker:
         """One file into another, page by page."""
         seen = Seen()
         with open_image(source) as file:
-            pages = (seen.add(self._denoiser.run(page.raster())) for page in file.pages)
-            write_image(made, file, pages, format=format_of(made))
+            ready = self._ready.pop(item, None)
+            results = self._results(file) if ready is None else (ready,)
+            write_image(made, file, map(seen.add, results), format=format_of(made))
         return Outcome(
             item, "done", pixels=seen.pixels, drift=seen.drift, notes=seen.notes(self._channels)
         )
+
+    def _denoise_part(self, item: Item, source: Path, made: Path) -> Outcome:
+        """A part of a pair set, which gets the column output."""
+        result = denoise_part(self._denoiser, source, made, model=self._digest)
+        scores = result.as_dict()
+        return Outcome(item, "done", pixels=result.pixels, drift=result.drift / 255, scores=scores)
+
+    def _results(self, file: ImageFile) -> Iterator[Result]:
+        most = int(IMAGES / 2 * self._denoiser.max_memory)  # bytes of a page that is held whole
+        return (self._denoiser.run(page.raster(max_bytes=most)) for page in file.pages)
+
+    def _together(self, items: Sequence[Item]) -> dict[Item, Result]:
+        """Results of those small images that can go through the network at once.
+
+        What cannot, or fails, is left to be done alone, where it is found out why.
+        """
+        rasters: dict[Item, NDArray[Any]] = {}
+        for item in items:
+            if item.kind == "image" and item.size <= SMALL and item.digest is None:
+                with suppress(N2NError, OSError):
+                    rasters |= self._read_small(item)
+        try:
+            results = self._denoiser.run_many(list(rasters.values()))
+        except (N2NError, MemoryError, RuntimeError):
+            return {}
+        return dict(zip(rasters, results, strict=True))
+
+    def _read_small(self, item: Item) -> dict[Item, NDArray[Any]]:
+        """The pixels (H, W, C) of a small image of one page; nothing of others."""
+        fetched = self._inputs.fetch(item.source, self._scratch)
+        with fetched as path, open_image(path) as file:
+            small = math.prod(file.pages[0].shape[:2]) <= SMALL and len(file.pages) == 1
+            return {item: np.asarray(file.pages[0].raster())} if small else {}
 
     def _put(self, item: Item, made: Path) -> None:
         folder = item.destination.rpartition("/")[0]
@@ -163,14 +212,16 @@ class Worker:
             self._rooms.add(folder)
         self._outputs.put(made, item.destination)
 
-    def _reason(self, item: Item, error: N2NError) -> str:
-        """Without the name of the file, which is said beside it."""
-        return _line(error).removeprefix(f"{self._inputs.shown(item.source)}: ")
+    def _reason(self, error: N2NError) -> str:
+        """Without the name of the local file; the input's is said beside it."""
+        return " ".join(str(error).removeprefix(f"{self._reading}: ").split())
 
 
 def local_model(model: str, stack: ExitStack) -> Path:
     """A model's local file: a copy for the time of the stack if it lies in an object store."""
     if not is_uri(model):
+        if not Path(model).is_file():
+            raise ModelFileError(f"{model}: expected a model file, found none; check the name")
         return Path(model)
     folder, _, name = model.partition("?")[0].rpartition("/")
     query = model.partition("?")[2]

@@ -200,10 +200,11 @@ def test_a_server_killed_and_started_again_in_the_middle(
     assert images(objects(ObjectStore(f"s3://{bucket}/out"))) == expected
 
 
+@pytest.mark.slow
 def test_a_server_that_stays_away_stops_the_work_and_the_next_run_goes_on(
     runs, source, tmp_path, bucket, server, monkeypatch
 ):
-    monkeypatch.setattr(storage, "WAITS", (0.1,))
+    monkeypatch.setattr(storage, "WAITS", ())
     runs(source, tmp_path / "out")
     upload(source, f"s3://{bucket}/in")
 
