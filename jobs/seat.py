@@ -20,6 +20,8 @@ from n2n.errors import InvalidValue, JobFailed
 __all__ = ["Bunch", "Died", "Placement", "Raised", "Seat", "capacity", "dismiss", "resources"]
 
 SECONDS_TO_END = 10
+GRAIN = 10_000  # of Ray's books
+MANY = 2**31
 PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
@@ -29,7 +31,10 @@ class Died(Exception):
 
 @dataclass(frozen=True)
 class Placement:
-    """How many workers, and the share of CPUs and GPUs that Ray keeps for each of them."""
+    """How many workers, and the share of CPUs and GPUs that Ray keeps for each of them.
+
+    Ray counts in parts of 1/10,000, to which shares are rounded down, so that three thirds fit.
+    """
 
     workers: int
     cpus: float
@@ -43,6 +48,7 @@ class Placement:
                 raise InvalidValue(
                     f"{name} must be a whole number, or a fraction from 0 to 1; found {value:g}"
                 )
+            object.__setattr__(self, name.partition("_")[0], int(value * GRAIN) / GRAIN)
 
     def __str__(self) -> str:
         share = f"{count(self.cpus, 'CPU')} and {count(self.gpus, 'GPU')}"
@@ -50,27 +56,27 @@ class Placement:
 
 
 def count(number: float, unit: str) -> str:
-    return f"{number:g} {unit}{'' if number == 1 else 's'}"
+    return f"{number:.4g} {unit}{'' if number == 1 else 's'}"
 
 
 def capacity(placement: Placement) -> int:
     """How many such workers the machines of this Ray can hold, if nothing else runs there."""
     return sum(
         min(
-            fitting(node["Resources"].get("CPU", 0), placement.cpus),
-            fitting(node["Resources"].get("GPU", 0), placement.gpus),
+            fitting(node["Resources"].get("CPU", 0), placement.cpus, whole=False),
+            fitting(node["Resources"].get("GPU", 0), placement.gpus, whole=True),
         )
         for node in ray.nodes()
         if node["Alive"]
     )
 
 
-def fitting(available: float, share: float) -> int:
-    """How many shares fit. A part of a GPU lies on one GPU."""
+def fitting(available: float, share: float, *, whole: bool) -> int:
+    """How many shares fit. whole: a share below 1 lies within one unit, as of GPUs."""
     if share == 0:
-        return 2**31
-    if share < 1:
-        return int(available) * int(1 / share + 1e-9)
+        return MANY
+    if whole and share < 1:
+        return int(available) * int(1 / share)
     return int(available / share)
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 
+from n2n.data.parallel import default_workers
 from n2n.errors import InvalidValue, JobFailed
 
 __all__ = ["joined"]
@@ -59,23 +60,26 @@ def _started() -> Iterator[None]:
         os.environ["RAY_AUTH_TOKEN"] = _token()
     folder = _folder()
     try:
-        try:
-            _init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE,
-                _temp_dir=str(folder),
-            )
-        except (RuntimeError, OSError) as error:
-            raise JobFailed(
-                f"Ray did not start on this machine: {_first_line(error)}; use one worker"
-            ) from error
-        try:
-            yield
-        finally:
-            ray.shutdown()
-    finally:
+        _start(folder)
+        yield
+    finally:  # also of one that was stopped while it started
+        ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _start(folder: Path) -> None:
+    try:
+        _init(
+            address="local",
+            num_cpus=default_workers(),
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE,
+            _temp_dir=str(folder),
+        )
+    except (RuntimeError, OSError) as error:
+        raise JobFailed(
+            f"Ray did not start on this machine: {_first_line(error)}; use one worker"
+        ) from error
 
 
 def _join(address: str) -> None:

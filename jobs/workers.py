@@ -4,11 +4,12 @@ from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
+from math import ceil
 from os.path import abspath
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from n2n.batch import Execute, Item, Outcome, WorkerConfig
+    from n2n.batch import Execute, Item, Outcome, Worker, WorkerConfig
 
 __all__ = ["Workers"]
 
@@ -48,12 +49,13 @@ class Workers:
         if not self.on_ray:
             worker = stack.enter_context(Worker(config))
             return worker.execute, describe(str(worker.device), worker.threads)
-        cpus, gpus = self._share(config)
+        cpus, gpus = self._share(config, stack)
+        threads = max(1, int(cpus))
         if gpus == 0:
             stack.enter_context(Worker(replace(config, device="cpu")))
-        config = replace(config, device="cuda" if gpus else "cpu", threads=max(1, int(cpus)))
+        config = replace(config, device="cuda" if gpus else "cpu", threads=threads)
         execute = partial(self._execute, _absolute(config), cpus, gpus, warn)
-        each = f"{gpus:g} GPU" if gpus else describe("cpu", max(1, int(cpus)))
+        each = f"{gpus:.3g} GPU" if gpus else describe("cpu", threads)
         return execute, f"{self.count} workers on Ray, each {each}"
 
     def _execute(
@@ -65,10 +67,9 @@ class Workers:
         bunches: "Iterable[Sequence[Item]]",
     ) -> "Generator[Outcome, None, None]":
         from jobs.pool import run_on_ray
-        from n2n.batch import Worker
 
         yield from run_on_ray(
-            partial(Worker, config),
+            partial(make_worker, config, cpus, gpus, self.count),
             bunches,
             workers=self.count,
             cpus_per_worker=cpus,
@@ -78,8 +79,9 @@ class Workers:
             warn=warn,
         )
 
-    def _share(self, config: "WorkerConfig") -> tuple[float, float]:
-        """CPUs and GPUs of each worker."""
+    def _share(self, config: "WorkerConfig", stack: ExitStack) -> tuple[float, float]:
+        """CPUs and GPUs of each worker. Joins a cluster, for the time of the stack, to ask it for
+        GPUs where nobody has said."""
         import torch
 
         from n2n.data import default_workers
@@ -98,11 +100,46 @@ class Workers:
             choose_device(config.device)  # a GPU that is not there is an error now
         cpus = float(config.threads or 1)
         if self.address is None and config.threads is None:
-            cpus = max(0.01, default_workers() / self.count)
-        if kind == "cuda" or self.gpus is not None:
+            cpus = even_share(default_workers(), self.count)
+        if kind == "cpu":
+            return cpus, 0.0
+        if self.gpus is not None or kind == "cuda":
             return cpus, self.gpus or 1.0
-        here = torch.cuda.device_count() if self.address is None else 0
-        return cpus, min(1.0, here / self.count)
+        if self.address is None:
+            there = torch.cuda.device_count()
+        else:
+            there = _gpus_of_cluster(self.address, stack)
+        return cpus, 1 / ceil(self.count / there) if there else 0.0
+
+
+def even_share(cores: int, workers: int) -> float:
+    """CPUs of each worker; Ray knows parts of one, and whole ones."""
+    share = cores / workers
+    return share if share < 1 else float(int(share))
+
+
+def _gpus_of_cluster(address: str, stack: ExitStack) -> int:
+    import ray
+
+    from jobs.session import joined
+
+    stack.enter_context(joined(address))
+    return int(ray.cluster_resources().get("GPU", 0))
+
+
+def make_worker(config: "WorkerConfig", cpus: float, gpus: float, count: int) -> "Worker":
+    """In a process of its own: a worker that leaves the others of its machine, or of its GPU,
+    their part of the memory."""
+    from n2n.batch import Worker
+    from n2n.data import default_workers
+    from n2n.device import choose_device
+    from n2n.memory import fair_part
+
+    if config.max_memory is None:
+        part = gpus if gpus else max(cpus / default_workers(), 1 / count)
+        free = fair_part(choose_device(config.device))
+        config = replace(config, max_memory=max(1, int(min(1.0, part) * free)))
+    return Worker(config)
 
 
 def fail(item: "Item", reason: str) -> "Outcome":
