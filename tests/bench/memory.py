@@ -27,7 +27,7 @@ from .contestants import draw_batch, make_side
 from .plan import Plan, Report, bound_of, judged
 from .timing import ratio
 
-__all__ = ["begin", "in_fresh_process", "measure", "peak", "peak_of"]
+__all__ = ["begin", "in_fresh_process", "measure", "peak", "peak_of", "resident"]
 
 STEPS = 3
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -85,7 +85,7 @@ def begin(device: str) -> int:
 def peak(device: str) -> int:
     """The most bytes that were in use since."""
     on_gpu = torch.device(device).type == "cuda"
-    return torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM")
+    return torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
 
 
 def _begin() -> int:
@@ -93,7 +93,7 @@ def _begin() -> int:
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)
     CLEAR.write_text("5")  # Linux: resets the mark
-    return _resident("VmRSS")
+    return resident("VmRSS")
 
 
 def _begin_on_gpu() -> int:
@@ -102,7 +102,7 @@ def _begin_on_gpu() -> int:
     return torch.cuda.memory_allocated()
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     """VmRSS or VmHWM of this process, bytes."""
     found = re.search(rf"^{name}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
     if found is None:
