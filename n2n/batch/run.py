@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from n2n.batch.items import Item, Outcome, Report
-from n2n.batch.manifest import Manifest, open_history, open_manifest
+from n2n.batch.manifest import Manifest, open_manifest
 from n2n.batch.plan import Plan
 from n2n.batch.resume import Resume, key_of
 from n2n.batch.scratch import WORK, local_scratch, new_name, work_folder
@@ -19,7 +19,7 @@ from n2n.batch.work import WorkerConfig, digest_of, local_model
 from n2n.errors import InvalidValue, StorageError
 from n2n.storage import LocalFolder
 
-__all__ = ["Batch", "Execute", "Limits", "decisions", "settings_of"]
+__all__ = ["Batch", "Execute", "Limits", "settings_of"]
 
 Execute = Callable[[Iterable[Sequence[Item]]], Generator[Outcome, None, None]]
 BUNCH_ITEMS = 64
@@ -47,18 +47,6 @@ def settings_of(config: WorkerConfig) -> dict[str, Any]:
     with ExitStack() as stack:
         digest = digest_of(local_model(config.model, stack))
     return {"model": digest, "precision": config.precision, **asdict(config.options)}
-
-
-def decisions(
-    plan: Plan, settings: dict[str, Any], *, overwrite: bool = False
-) -> Iterator[Item | Outcome]:
-    """Of each input, what a run would begin with: an Item to do, or its outcome already."""
-    with local_scratch() as scratch, open_history(plan.outputs, scratch) as history:
-        resume = Resume(
-            plan, None if plan.single else history, key_of(settings), overwrite=overwrite
-        )
-        for planned in plan:
-            yield resume.decide(planned) if isinstance(planned, Item) else planned
 
 
 class Batch:

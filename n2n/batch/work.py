@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +28,10 @@ from n2n.storage import LocalFolder, is_uri, open_storage
 __all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+OWN_RANGE = (
+    "black and white of floats outside of [0, 1] are the image's own extremes; --value-range sets "
+    "them"
+)
 SMALL = 1 << 16  # pixels, and bytes, of images that go through the network together
 
 
@@ -283,17 +287,16 @@ class Seen:
 
     def notes(self, channels: int) -> tuple[str, ...]:
         """For a model of so many channels."""
-        found = []
-        if self._channels & {1} and channels == 3:
-            found.append("grey goes through the colour model as three equal channels")
-        if self._channels & {3} and channels == 1:
-            found.append("colour goes through the grey model channel by channel")
-        if self._own_range:
-            found.append(
-                "black and white of floats outside of [0, 1] are the image's own extremes; "
-                "--value-range sets them"
-            )
-        return tuple(found)
+        return notes_of(self._channels, channels) + ((OWN_RANGE,) if self._own_range else ())
+
+
+def notes_of(found: Collection[int], channels: int) -> tuple[str, ...]:
+    """What a user may want to know of images of such channels in a model of so many."""
+    if channels == 3 and 1 in found:
+        return ("grey goes through the colour model as three equal channels",)
+    if channels == 1 and 3 in found:
+        return ("colour goes through the grey model channel by channel",)
+    return ()
 
 
 def _line(error: BaseException) -> str:
