@@ -95,6 +95,7 @@ def main(
     Exit codes: 0 all done; 1 some inputs failed, each named; 2 nothing done; 3 stopped.
     """
     from n2n.batch import Batch, Choice, WorkerConfig, make_plan, preview, settings_of
+    from n2n.batch.work import local_model
     from n2n.checkpoint import load_model
     from n2n.images.opening import known_format
     from n2n.options import Options
@@ -110,7 +111,8 @@ def main(
         config = WorkerConfig(options.pop("model"), *roots, options=deciding, **options)
         settings = settings_of(config)
         if dry_run:
-            network, _ = load_model(config.model)
+            with ExitStack() as stack:
+                network, _ = load_model(local_model(config.model, stack))
             outcomes = preview(plan, settings, network.channels, overwrite=overwrite)
             return print_plan(plan, outcomes, as_json=as_json)
         batch = Batch(

@@ -76,6 +76,7 @@ class Batch:
         self._limits = Limits.of(plan, workers)
         self._told = settle
         self._manifest: Manifest | None = None
+        self._headed = False
         self._stack = ExitStack()
 
     def __enter__(self) -> "Batch":
@@ -85,8 +86,8 @@ class Batch:
                 scratch = stack.enter_context(local_scratch())
                 opened = open_manifest(self.plan.outputs, scratch)
                 history, self._manifest = stack.enter_context(opened)
-                self._manifest.write({"run": self._header()})
-                _try_out(self._manifest, self.plan)
+                if not isinstance(self.plan.outputs, LocalFolder):
+                    self._try_out()
             if self._work is not None:
                 stack.enter_context(work_folder(self._work))
             self._stack = stack.pop_all()
@@ -136,7 +137,7 @@ class Batch:
         """From here on, what lies at these outputs is ours."""
         if self._manifest is not None:
             lines = [{"state": "begun", "input": i.source, "output": i.destination} for i in bunch]
-            self._manifest.write(*lines)
+            self._write(*lines)
             self._manifest.flush()
         return bunch
 
@@ -147,9 +148,24 @@ class Batch:
         if self._told is not None:
             self._told(outcome)
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, *lines: dict[str, Any]) -> None:
+        """Append to the manifest, where there is one; the first time the run's header too."""
         if self._manifest is not None:
-            self._manifest.write(line)
+            header = () if self._headed else ({"run": self._header()},)
+            self._headed = True
+            self._manifest.write(*header, *lines)
+
+    def _try_out(self) -> None:
+        """Before any work, whether an object store takes anything at all."""
+        assert self._manifest is not None
+        try:
+            self._write()
+            self._manifest.flush()
+        except OSError as error:
+            raise InvalidValue(
+                f"{self.plan.outputs.root}: cannot be written: {' '.join(str(error).split())}; "
+                "check the bucket and the credentials"
+            ) from error
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -162,19 +178,6 @@ class Batch:
             "files": self.plan.files,
             "bytes": self.plan.size,
         }
-
-
-def _try_out(manifest: Manifest, plan: Plan) -> None:
-    """Before any work, whether the outputs' place can be written at all."""
-    try:
-        manifest.flush()
-    except OSError as error:
-        if isinstance(plan.outputs, LocalFolder):
-            raise
-        raise InvalidValue(
-            f"{plan.outputs.root}: cannot be written: {' '.join(str(error).split())}; check the "
-            "bucket and the credentials"
-        ) from error
 
 
 def _record(outcome: Outcome, key: str) -> dict[str, Any]:
