@@ -13,9 +13,9 @@ from types import ModuleType
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from jobs.command import job, print_json
+from jobs.progress import Progress
 from n2n.errors import InvalidValue
 
 __all__ = ["main"]
@@ -23,7 +23,7 @@ __all__ = ["main"]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tests" / "bench"
-PARTS = ("step", "inference", "memory", "epoch", "floor", "shapes")
+PARTS = ("step", "inference", "memory", "denoise", "batch", "epoch", "floor", "shapes")
 PRECISIONS = ("fp32", "bf16")
 
 
@@ -71,7 +71,7 @@ def main(parts: tuple[str, ...], as_json: bool, **options: Any) -> None:
     """
     bench = find_bench()
     plan = bench.make_plan(**options)
-    results = bench.run(plan, parts or PARTS, Progress())
+    results = bench.run(plan, parts or PARTS, Progress(lines="start"))
     if as_json:
         print_json(results)
     else:
@@ -90,26 +90,6 @@ def find_bench() -> ModuleType:
         sys.modules["bench"] = module = module_from_spec(spec)
         spec.loader.exec_module(module)
     return import_module("bench.run")
-
-
-class Progress:
-    """A bar on a terminal, a line for each measurement elsewhere."""
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-
-    def __call__(self, label: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty():
-            if done < total:
-                click.echo(f"{label} ({done + 1} of {total})", err=True)
-            return
-        if self.bar is None:
-            self.bar = tqdm(total=total, leave=False, file=sys.stderr)
-        self.bar.set_description(label)
-        self.bar.update(done - self.bar.n)
-        if done == total:
-            self.bar.close()
-            self.bar = None
 
 
 if __name__ == "__main__":

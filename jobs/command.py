@@ -15,7 +15,7 @@ import click
 
 from n2n.errors import N2NError, is_out_of_memory
 
-__all__ = ["Group", "Job", "device_options", "job", "print_json"]
+__all__ = ["Group", "Job", "device_options", "gibibytes", "job", "print_json"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -91,6 +91,15 @@ def device_options(precisions: str) -> Callable[[Any], Any]:
         return function
 
     return decorate
+
+
+def gibibytes(number: float, option: str) -> int:
+    """Bytes; click's error for what is not above zero."""
+    if not 0 < number <= 2**20:
+        raise click.BadParameter(
+            f"expected GiB above 0 and at most {2**20}, got {number}", param_hint=option
+        )
+    return int(number * 2**30)
 
 
 def print_json(result: Any) -> None:

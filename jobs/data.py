@@ -1,14 +1,13 @@
 """`n2n data`: make, import and check sets of noisy pairs."""
 
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from tqdm import tqdm
 
 from jobs.command import Group, job, print_json
+from jobs.progress import Progress
 
 if TYPE_CHECKING:
     from n2n.data import Checked, Made
@@ -67,7 +66,7 @@ def build(
         Recipe(**recipe),
         workers=default_workers() if workers is None else workers,
         overwrite=overwrite,
-        progress=ShowProgress(),
+        progress=Progress(),
     )
     return report(made, as_json, what="photographs")
 
@@ -85,7 +84,7 @@ def import_(train: Path, val: Path | None, out: Path, overwrite: bool, as_json: 
     """
     from n2n.data import import_set
 
-    made = import_set(train, val, out, overwrite=overwrite, progress=ShowProgress())
+    made = import_set(train, val, out, overwrite=overwrite, progress=Progress())
     return report(made, as_json, what="files")
 
 
@@ -113,7 +112,7 @@ def pair(
         Recipe(**recipe),
         workers=default_workers() if workers is None else workers,
         overwrite=overwrite,
-        progress=ShowProgress(),
+        progress=Progress(),
     )
     return report(made, as_json, what="scenes")
 
@@ -129,32 +128,13 @@ def check(path: Path, workers: int | None, as_json: bool) -> int:
     checked = check_set(
         path,
         workers=default_workers() if workers is None else workers,
-        progress=ShowProgress(),
+        progress=Progress(),
     )
     if as_json:
         print_json({**asdict(checked), "path": str(path), "ok": not checked.findings})
     else:
         show(checked)
     return 1 if checked.findings else 0
-
-
-class ShowProgress:
-    """A bar for each stage on a terminal; a line for each stage's end elsewhere."""
-
-    def __init__(self) -> None:
-        self.bar: Any = None
-
-    def __call__(self, label: str, done: int, total: int) -> None:
-        if not sys.stderr.isatty():
-            if done == total:
-                click.echo(f"{label}: {done} of {total}", err=True)
-            return
-        if self.bar is None:
-            self.bar = tqdm(total=total, desc=label, leave=False, file=sys.stderr)
-        self.bar.update(done - self.bar.n)
-        if done == total:
-            self.bar.close()
-            self.bar = None
 
 
 def report(made: "Made", as_json: bool, *, what: str) -> int:

@@ -83,7 +83,7 @@ def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
 def choose(photos: Path) -> tuple[list[Path], list[Path]]:
     """The photographs to train on, and the last few by name, which are kept out."""
     from n2n.errors import InvalidValue
-    from n2n.images import read_image
+    from n2n.images import read_pixels
 
     found = sorted(p for p in photos.glob("*") if p.suffix.lower() in SUFFIXES)
     if len(found) < HELD_OUT + 2:
@@ -92,7 +92,7 @@ def choose(photos: Path) -> tuple[list[Path], list[Path]]:
             f"{len(found)}; run in a clone of the project, or name a folder by --photos"
         )
     for path in found[-HELD_OUT:]:  # before minutes of training
-        if read_image(path).pixels.shape[2] != 3:
+        if read_pixels(path).shape[2] != 3:
             raise InvalidValue(f"{path}: expected a colour photograph, found a grey one")
     return found[:-HELD_OUT], found[-HELD_OUT:]
 
@@ -141,20 +141,20 @@ def denoise_all(model: Path, held_out: list[Path], out: Path) -> list[dict[str, 
     from n2n.checkpoint import load_model
     from n2n.data import parse_noise
     from n2n.denoiser import denoise_pixels
-    from n2n.images import Image, read_image, write_image
+    from n2n.images import read_pixels, save_pixels
 
     network, _ = load_model(model)
     noise = parse_noise(NOISE)
     scores, strips = [], []
     for number, path in enumerate(held_out):
-        clean = read_image(path).pixels  # (H, W, 3)
+        clean = read_pixels(path)  # (H, W, 3)
         views = noise.views(clean.transpose(2, 0, 1)[None], np.random.default_rng([number]))
         noisy = np.ascontiguousarray(views[0][0].transpose(1, 2, 0))
         denoised = denoise_pixels(network, noisy)
         for folder, pixels in (("noisy", noisy), ("denoised", denoised), ("clean", clean)):
             target = out / folder / f"{path.stem}.png"
             target.parent.mkdir(parents=True, exist_ok=True)
-            write_image(target, Image(pixels))
+            save_pixels(target, pixels)
         strips.append(np.concatenate([centre(p) for p in (noisy, denoised, clean)], axis=1))
         scores.append(
             {
@@ -163,7 +163,7 @@ def denoise_all(model: Path, held_out: list[Path], out: Path) -> list[dict[str, 
                 "output_psnr": psnr_of(denoised, clean),
             }
         )
-    write_image(out / "before-after.png", Image(np.concatenate(strips)))
+    save_pixels(out / "before-after.png", np.concatenate(strips))
     return scores
 
 

@@ -1,162 +1,164 @@
-"""`n2n denoise INPUT OUTPUT`: images through a trained model, a file or a folder."""
+"""`n2n denoise INPUT OUTPUT`: images through a trained model; a file, a folder or a pair set."""
 
-import os
-import sys
-import time
+import signal
 from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, job, print_json
+from jobs.command import device_options, gibibytes, job, print_json
+from jobs.outcomes import Display, as_dict, print_plan, summary
+from jobs.workers import Workers
 
 if TYPE_CHECKING:
-    from n2n.batch import Outcome, Plan, Report
+    from n2n.batch import Batch
 
 __all__ = ["main"]
 
-SECONDS_BETWEEN_LINES = 10
+DECIDING = ("strength", "tta", "keep_mean", "value_range")  # on the result
 
 
 @job("denoise")
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("output", metavar="OUTPUT", type=click.Path())
-@click.option("--model", type=click.Path(path_type=Path), required=True, help="The model file.")
+@click.argument("source", metavar="INPUT")
+@click.argument("output", metavar="OUTPUT")
+@click.option("--model", required=True, help="The model file, from n2n train or n2n demo.")
+@click.option("--strength", default=1.0, help="From 0 (the input) to 1 (fully denoised): a blend.")
+@click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times the work.")
+@click.option("--keep-mean", is_flag=True, help="Correct the drift of each channel's mean.")
+@click.option(
+    "--value-range",
+    nargs=2,
+    type=float,
+    metavar="BLACK WHITE",
+    help="What black and white are in the files.  [default: the full range of integers; 0 1 for "
+    "floats in it, else their own extremes, which is said]",
+)
+@click.option("--format", help="Convert to png, jpeg, tiff, webp, bmp or npy.  [default: none]")
+@click.option("--suffix", default="", help="Put before the ending: _clean makes a_clean.png.")
+@click.option(
+    "--include", multiple=True, metavar="PATTERN", help="Only such names, as '*.tif' or 'day1/*'."
+)
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Not such files and folders.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist, whatever made them.")
+@click.option("--dry-run", is_flag=True, help="Print what would be done; write nothing.")
 @device_options("fp32, tf32, bf16 or fp16")
-@click.option("--overwrite", is_flag=True, help="Denoise again what OUTPUT already holds.")
+@click.option(
+    "--max-memory",
+    type=float,
+    metavar="GIB",
+    help="For images and tiles, in each worker.  [default: a fair part of what is free]",
+)
+@click.option(
+    "--batch-size",
+    type=int,
+    help="Small images (up to 256 x 256) that go through the network together: faster for tiny "
+    "ones and on GPUs, and equal but for the last bit.  [default: 1]",
+)
+@click.option("--workers", default=1, help="Processes; more than one run on Ray.")
+@click.option(
+    "--gpus-per-worker",
+    type=float,
+    help="Of each of several workers, such as 0.25.  [default: 1 with --device cuda]",
+)
+@click.option("--address", help="Of a running Ray cluster: HOST:PORT, or auto to find it.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def main(
-    source: Path,
+    source: str,
     output: str,
-    model: Path,
-    device: str,
-    precision: str,
-    threads: int | None,
+    suffix: str,
+    format: str | None,
+    include: tuple[str, ...],
+    exclude: tuple[str, ...],
     overwrite: bool,
+    dry_run: bool,
     as_json: bool,
+    **options: Any,
 ) -> int:
-    """Denoise INPUT, an image or a folder of images, into OUTPUT.
+    """Denoise INPUT into OUTPUT: an image, a folder, or a pair set.
 
-    Images are PNG and JPEG files of 8 bits a channel, of any size. A folder is taken with its
-    subfolders, which OUTPUT mirrors; files of other kinds are ignored. For a single image, OUTPUT
-    is a folder, where it keeps its name, or a file, whose name decides on PNG or JPEG.
-    Transparency, EXIF, ICC profile and resolution are kept.
+    \b
+      n2n denoise photo.jpg clean.jpg --model model.safetensors
+      n2n denoise photos/ clean/ --model model.safetensors
+      n2n denoise s3://bucket/in s3://bucket/out --model model.safetensors --workers 8
 
-    Inputs are never changed. An output that exists is left alone, and its input skipped, unless
-    --overwrite: after a stop, the same command does what is missing.
+    Images: PNG, JPEG, TIFF (also stacks), WebP, BMP and NumPy's .npy, of any size. Bit depth,
+    transparency, EXIF, ICC profile and resolution come out as they went in. A folder is taken
+    with its subfolders, which OUTPUT mirrors; other files are ignored. For a single image, OUTPUT
+    is a folder, or a file whose ending may be of another format. A pair set (Parquet) gets a
+    column `output`, and scores where it has clean images.
+
+    Inputs are never changed. OUTPUT/n2n-manifest.jsonl records each file: after a stop, the same
+    command does what is missing; files done before with the same model and settings are skipped,
+    and files in OUTPUT that are not n2n's are left alone, unless --overwrite.
 
     Exit codes: 0 all done; 1 some inputs failed, each named; 2 nothing done; 3 stopped.
     """
-    plan = make_plan(source, output)
-
-    from n2n.batch import Report, denoise_files
+    from n2n.batch import Batch, Choice, WorkerConfig, make_plan, preview, settings_of
+    from n2n.batch.work import local_model
     from n2n.checkpoint import load_model
-    from n2n.device import choose_device, set_threads, use_precision
-    from n2n.errors import ModelFileError
+    from n2n.images.opening import known_format
+    from n2n.options import Options
 
-    threads = set_threads(threads)
-    place = choose_device(device)
-    dtype = use_precision(precision, place)
-    network, _ = load_model(model)
-    if network.channels not in (1, 3):
-        raise ModelFileError(
-            f"{model}: a model for grey (1 channel) or colour (3) expected, "
-            f"found {network.channels}; use another one"
+    workers = Workers(*(options.pop(name) for name in ("workers", "gpus_per_worker", "address")))
+    deciding = Options(**{name: options.pop(name) for name in DECIDING})
+    choice = Choice(include, exclude, suffix, format and known_format(format))
+    if options["max_memory"] is not None:
+        options["max_memory"] = gibibytes(options["max_memory"], "--max-memory")
+    with Display() as display:
+        plan = make_plan(source, output, choice, progress=display.look)
+        roots = plan.inputs.root, plan.outputs.root
+        config = WorkerConfig(options.pop("model"), *roots, options=deciding, **options)
+        settings = settings_of(config)
+        if dry_run:
+            with ExitStack() as stack:
+                network, _ = load_model(local_model(config.model, stack))
+            outcomes = preview(plan, settings, network.channels, overwrite=overwrite)
+            return print_plan(plan, outcomes, as_json=as_json)
+        batch = Batch(
+            plan,
+            config,
+            settings,
+            overwrite=overwrite,
+            workers=workers.count,
+            settle=display.settle,
         )
-    click.echo(f"device: {describe(place, threads)}, {precision}", err=True)
-    report = Report()
-    started = time.perf_counter()
-    network.to(place).compute_in(dtype)
-    outcomes = denoise_files(network, plan, overwrite=overwrite, device=place)
-    try:
-        for outcome in with_progress(outcomes, len(plan.files) + len(plan.refused)):
-            report.add(outcome)
-    finally:  # also after a stop, before the line that says why
-        click.echo(summary(report, plan), err=as_json)
+        return denoise(batch, workers, display, as_json)
+
+
+def denoise(batch: "Batch", workers: Workers, display: Display, as_json: bool) -> int:
+    """Run the batch; the summary is printed also after a stop, before the line that says why."""
+    with ExitStack() as stack:
+        execute, place = workers.prepare(batch.config, stack, display.say)
+        click.echo(f"device: {place}, {batch.config.precision}", err=True)
+        stack.enter_context(stopping())
+        display.begin(batch)
+        try:
+            with batch:
+                batch.run(execute)
+        finally:
+            display.close()
+            if batch.report.total:
+                click.echo(summary(batch, display.seconds), err=as_json)
     if as_json:
-        print_json(as_dict(report, plan, str(place), time.perf_counter() - started))
-    return report.return_code
+        print_json(as_dict(batch, place, display.seconds))
+    return batch.report.exit_code
 
 
-def make_plan(source: Path, output: str) -> "Plan":
-    """What becomes which file; InvalidValue for what cannot be meant."""
-    from n2n.batch import plan_file, plan_folder
-    from n2n.errors import InvalidValue
+@contextmanager
+def stopping() -> Iterator[None]:
+    """SIGTERM and a closed terminal stop as Ctrl-C does: at once, with nothing half done."""
 
-    destination = Path(output)
-    if source.is_dir():
-        return plan_folder(source, destination)
-    if not source.exists():
-        raise InvalidValue(
-            f"{source}: an image or a folder expected, found nothing; check the name"
-        )
-    if output.endswith(("/", os.sep)):  # a folder, there or not
-        destination /= source.name
-    return plan_file(source, destination)
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
 
-
-def describe(place: object, threads: int) -> str:
-    """The device for a reader: its name, or the number of threads."""
-    import torch
-
-    device = torch.device(str(place))
-    if device.type == "cuda":
-        return f"{device} ({torch.cuda.get_device_name(device)})"
-    return f"{device} ({threads} threads)"
-
-
-def with_progress(outcomes: "Iterator[Outcome]", total: int) -> "Iterator[Outcome]":
-    """Pass outcomes on. A bar on a terminal, else a line now and then; failures at once."""
-    from tqdm import tqdm
-
-    failed = 0
-    last = time.monotonic()
-    terminal = sys.stderr.isatty()
-    with tqdm(total=total, unit="image", disable=not terminal, file=sys.stderr) as bar:
-        for count, outcome in enumerate(outcomes, start=1):
-            bar.update()
-            if outcome.state == "failed":
-                failed += 1
-                line = one_line(f"n2n: {outcome.source}: {outcome.reason}")
-                with bar.external_write_mode(file=sys.stderr):
-                    click.echo(line, err=True)
-                bar.set_postfix(failed=failed)
-            if not terminal and time.monotonic() - last > SECONDS_BETWEEN_LINES:
-                last = time.monotonic()
-                click.echo(f"{count} of {total} images, {failed} failed", err=True)
-            yield outcome
-
-
-def one_line(text: str) -> str:
-    """Names may hold line breaks, and bytes that are no text."""
-    return text.encode(errors="backslashreplace").decode().replace("\n", "\\n").replace("\r", "\\r")
-
-
-def summary(report: "Report", plan: "Plan") -> str:
-    """One line: how many ended in which state."""
-    parts = [f"{report.done} done"]
-    if report.skipped:
-        parts.append(f"{report.skipped} skipped (their output exists)")
-    if report.failed:
-        parts.append(f"{len(report.failed)} failed")
-    if plan.ignored:
-        parts.append(f"{plan.ignored} other files ignored")
-    return ", ".join(parts)
-
-
-def as_dict(report: "Report", plan: "Plan", device: str, seconds: float) -> dict[str, object]:
-    """The result for programs."""
-    return {
-        "input": str(plan.source),
-        "output": str(plan.destination),
-        "device": device,
-        "done": report.done,
-        "skipped": report.skipped,
-        "failed": [{"input": str(one.source), "reason": one.reason} for one in report.failed],
-        "ignored": plan.ignored,
-        "seconds": round(seconds, 3),
-    }
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

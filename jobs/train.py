@@ -4,8 +4,6 @@ A preset gives every setting, the options change some of them.
 """
 
 import signal
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, job, print_json
+from jobs.command import device_options, gibibytes, job, print_json
+from jobs.progress import Progress, clock
 
 if TYPE_CHECKING:
     from n2n.data import PairSet
@@ -88,7 +87,7 @@ def main(
     explicit = {name: value for name, value in options.items() if value is not None}
     if settings:
         explicit["model_config"] = dict(parse_setting(text) for text in settings)
-    explicit["memory_limit"] = gibibytes(memory)
+    explicit["memory_limit"] = gibibytes(memory, "--memory")
     explicit["threads"] = set_threads(threads)
     explicit["device"] = str(choose_device(device))
     keep_freed_memory()
@@ -113,21 +112,12 @@ def train_with_progress(config: "TrainConfig", pairs: "PairSet", run: Path) -> "
     """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
     from n2n.trainer import Trainer
 
-    with Progress() as progress:
+    with Epochs() as progress:
         trainer = Trainer(config, pairs, run, on_batch=progress.batch, on_epoch=progress.epoch)
         progress.begin(trainer)
         with stopping(trainer):
             trainer.train()
     return trainer
-
-
-def gibibytes(number: float) -> int:
-    """Bytes; click's error for what is not above zero."""
-    if not 0 < number <= 2**20:
-        raise click.BadParameter(
-            f"expected GiB above 0 and at most {2**20}, got {number}", param_hint="--memory"
-        )
-    return int(number * 2**30)
 
 
 @contextmanager
@@ -148,18 +138,20 @@ def stopping(trainer: "Trainer") -> Iterator[None]:
             signal.signal(number, handler)
 
 
-class Progress:
-    """A bar on a terminal, a line an epoch everywhere."""
+class Epochs:
+    """A bar for each epoch on a terminal, a line for each everywhere."""
 
-    def __enter__(self) -> "Progress":
+    def __init__(self) -> None:
+        self._progress = Progress(lines="none", unit="img")
+
+    def __enter__(self) -> "Epochs":
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._close()
+        self._progress.close()
 
     def begin(self, trainer: "Trainer") -> None:
         self.trainer = trainer
-        self.bar: Any = None
         config, pairs = trainer.config, trainer.pairs
         done = trainer.position
         if done.epoch >= config.epochs:
@@ -177,29 +169,17 @@ class Progress:
         )
 
     def batch(self, images: int) -> None:
-        if not sys.stderr.isatty():
-            return
-        if self.bar is None:
-            from tqdm import tqdm
-
-            done, rows = self.trainer.position, self.trainer.pairs.train.rows
-            self.bar = tqdm(
-                total=rows,
-                initial=done.images - images,
-                desc=f"epoch {done.epoch + 1}/{self.trainer.config.epochs}",
-                unit="img",
-                leave=False,
-            )
-        self.bar.update(images)
+        position = self.trainer.position
+        self._progress(
+            f"epoch {position.epoch + 1}/{self.trainer.config.epochs}",
+            position.images,
+            self.trainer.pairs.train.rows,
+            since=position.images - images,
+        )
 
     def epoch(self, line: dict[str, Any]) -> None:
-        self._close()
+        self._progress.close()
         click.echo(epoch_line(line, self.trainer.config.epochs), err=True)
-
-    def _close(self) -> None:
-        if getattr(self, "bar", None) is not None:
-            self.bar.close()
-            self.bar = None
 
 
 def epoch_line(line: dict[str, Any], epochs: int) -> str:
@@ -214,12 +194,8 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     }
     parts += [text.format(val[name]) for name, text in names.items() if val.get(name) is not None]
     left = (epochs - line["epoch"]) * (line["seconds"] + line["validation_seconds"])
-    parts += [f"{line['images_per_second']:.0f} img/s", f"{_clock(left)} left"]
+    parts += [f"{line['images_per_second']:.0f} img/s", f"{clock(left)} left"]
     return "  ".join(parts)
-
-
-def _clock(seconds: float) -> str:
-    return time.strftime("%H:%M:%S", time.gmtime(seconds)) if seconds < 86400 else "over a day"
 
 
 if __name__ == "__main__":

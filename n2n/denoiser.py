@@ -1,250 +1,265 @@
-"""Images of any size through a network: tensors, arrays, files. `n2n.batch` takes many files.
+"""Images of any size and depth through a network: `Denoiser` for arrays, `denoise` for tensors.
 
-Large images go by tiles. A tile's margin is what the network itself says its output depends on
-(`input_span`), aligned to its strides, so that tiles give what the whole image would give.
+Large images go by tiles, which give what the whole image would give (`n2n.tiles`); small ones go
+together.
 
-Legend: N images, C channels, H rows, W columns, K channels of the network; a range of rows or
-columns (first, last) includes both ends, a slice excludes the last, as everywhere in Python.
+Legend: N images, C channels, H rows, W columns; h, w of a tile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from math import ceil
+from itertools import groupby
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from n2n.errors import InvalidType, InvalidValue, ShapeError
-from n2n.images import read_image, write_image
+from n2n.errors import ImageError, InvalidValue, ShapeError
+from n2n.images import Raster, open_image, write_image
+from n2n.inference import MAX_PIXELS, MAX_PIXELS_GPU, Runner, denoise, inference, require_channels
+from n2n.memory import Need, fair_part
 from n2n.models import Network
+from n2n.options import Options
+from n2n.passage import Passage, keep_mean, unfinished
+from n2n.rasters import Scratch, WritableRaster, bands, require_raster
+from n2n.scale import Origin, Scale, Scales
 
-__all__ = ["MAX_PIXELS", "denoise", "denoise_file", "denoise_pixels"]
+__all__ = [
+    "MAX_PIXELS",
+    "Denoiser",
+    "Options",
+    "Result",
+    "denoise",
+    "denoise_file",
+    "denoise_pixels",
+]
 
-# By measurement on two cores: as fast as any size from 2^16 to 2^18 and up to twice as fast as
-# 2^20, since what the layers keep stays in the caches. The process grows by 0.3 GB with `seed`,
-# by 0.65 GB with `unet`; with 2^20 by 0.5 and 1.8 GB.
-MAX_PIXELS = 1 << 17
+TILES, IMAGES, BAND = 5 / 8, 1 / 4, 1 / 8  # of max_memory; images: two with keep_mean
+DEFAULTS = Options()
+Array = NDArray[Any]
 
 
-def denoise(
-    network: Network,
-    image: Tensor,
-    *,
-    tile: int | None = None,
-    max_pixels: int = MAX_PIXELS,
-    device: torch.device | str | None = None,
-) -> Tensor:
-    """Denoise a float tensor (N, C, H, W) in [0, 1]; returns a new one of the same shape and range.
+@dataclass(frozen=True)
+class Result:
+    """A denoised image (H, W, C) and what became of its brightness.
 
-    Any H and W from 1 up: the image is continued by reflection to the network's multiple. At most
-    `max_pixels` pixels enter the network at once, or one tile of the smallest size if that is
-    more; `tile` asks for output tiles of that side instead. Tiled and whole results agree to
-    float rounding. A network of one channel takes colour channel by channel; grey enters a
-    colour network as equal channels and the mean of them comes out.
-
-    device: where the network is (`network.to(device)`); the result stays where the image is.
-    `ShapeError` for another shape or channels that do not fit, `InvalidType` for integers,
-    `InvalidValue` for a tile or max_pixels below 1.
+    drift: mean of the result less mean of the input, over all pixels and channels, on the image's
+    own scale; channel_drift: of each channel. value_range: the black and white that were used,
+    and range_origin why: given, type (of integers), unit ([0, 1]) or image (its extremes).
     """
-    if not image.is_floating_point():
-        raise InvalidType(f"image: a float tensor in [0, 1] expected, got {image.dtype}")
-    return _denoise(network, image, tile, max_pixels, device)
+
+    pixels: Raster | None  # None where they went into a file
+    drift: float
+    channel_drift: tuple[float, ...]
+    value_range: tuple[float, float]
+    range_origin: Origin
+
+
+class Denoiser:
+    """A network on its device, ready for any number of images.
+
+    device: where it computes; the network is moved there. None: where it is. max_memory: bytes
+    that images may take beside what the process holds already, on the device and on the host
+    alike; None: a fair part of what is free now. A quarter of it is for a whole result: one that
+    is larger goes to a file in `scratch` (None: the system's folder of temporary files), as does
+    what keep_mean needs. Where the smallest tile needs more, more is taken.
+    batch_size: most images that go together; None: as many as there is room for. max_pixels: at
+    once in the network, of all images; None: what max_memory holds, and no more than is fast.
+    warn: told once, in a line, that memory ran out and tiles became smaller.
+
+    Not for several threads at once.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        *,
+        options: Options = DEFAULTS,
+        device: torch.device | str | None = None,
+        max_memory: int | None = None,
+        batch_size: int | None = None,
+        max_pixels: int | None = None,
+        warn: Callable[[str], None] | None = None,
+        scratch: Path | str | None = None,
+    ) -> None:
+        limits = {"max_memory": max_memory, "batch_size": batch_size, "max_pixels": max_pixels}
+        for name, value in limits.items():
+            if value is not None and value < 1:
+                raise InvalidValue(f"{name}: at least 1 expected, got {value}")
+        if device is not None:
+            network.to(device)
+        parameters = network.param()
+        self.device = parameters[0][0].device if parameters else torch.device(device or "cpu")
+        self.network = network
+        self.options = options
+        self.batch_size = batch_size
+        self.scratch = scratch
+        self.max_memory = fair_part(self.device) if max_memory is None else max_memory
+        self._runner = Runner(
+            network, max_pixels=max_pixels or self._pixels(), tta=options.tta, warn=warn
+        )
+
+    @property
+    def max_pixels(self) -> int:
+        """How many pixels enter the network at once: halved when memory runs out."""
+        return self._runner.max_pixels
+
+    @property
+    def image_bytes(self) -> int:
+        """What an image may take in memory before it is better read and written in parts."""
+        return int(IMAGES / 2 * self.max_memory)
+
+    def run(self, raster: Raster, out: WritableRaster | None = None) -> Result:
+        """Denoise one image (H, W, C) of uint8, uint16 or floats, of any size.
+
+        C is 1, that of the network, or anything if the network is for grey, which then takes
+        channel by channel; grey enters a colour network as equal channels, and the mean of them
+        comes out. Numbers keep their type and range; float64 is computed in float32.
+
+        out: where the result goes, of the same shape and dtype, and not the input. None: an
+        array, or a `Scratch` where that would not fit.
+
+        `ImageError` for floats that are not finite, `ShapeError` or `InvalidType` for what is no
+        image, and when memory runs out even with the smallest tile, MemoryError or torch's
+        RuntimeError.
+        """
+        require_raster(raster)
+        if out is None:
+            out = self._room(raster.shape, raster.dtype)
+        elif tuple(out.shape) != tuple(raster.shape) or out.dtype != raster.dtype:
+            raise ShapeError(
+                f"out: {raster.dtype} of shape {tuple(raster.shape)} expected, got {out.dtype} "
+                f"of shape {tuple(out.shape)}"
+            )
+        return self._run([raster], [out])[0]
+
+    def run_many(self, rasters: Sequence[Array]) -> list[Result]:
+        """Denoise images as `run` does, those of one shape and dtype together, in order.
+
+        Each comes out as it would alone, but for the rounding of floats.
+        """
+        for raster in rasters:
+            require_raster(raster)
+        results: dict[int, Result] = {}
+        order = sorted(range(len(rasters)), key=lambda i: (_kind(rasters[i]), i))
+        for _, group in groupby(order, key=lambda i: _kind(rasters[i])):
+            numbers = list(group)
+            together: list[Raster] = [rasters[i] for i in numbers]
+            outs = [self._room(raster.shape, raster.dtype) for raster in together]
+            results |= zip(numbers, self._run(together, outs), strict=True)
+        return [results[i] for i in range(len(rasters))]
+
+    def _run(self, rasters: Sequence[Raster], outs: Sequence[WritableRaster]) -> list[Result]:
+        """Images of one shape and dtype."""
+        require_channels(self.network, rasters[0].shape[2], "raster")
+        scales = Scale.of_each(rasters, self.options.value_range)
+        if self.options.strength == 0:
+            drifts = [np.zeros(raster.shape[2]) for raster in rasters]
+            for raster, out in zip(rasters, outs, strict=True):
+                for rows in bands(raster):
+                    out[rows, :] = raster[rows, :]
+        else:
+            drifts = self._through(rasters, outs, scales)
+        return [
+            Result(
+                pixels=out,
+                drift=float(drift.mean()),
+                channel_drift=tuple(float(value) for value in drift),
+                value_range=(scale.black, scale.white),
+                range_origin=scale.origin,
+            )
+            for out, drift, scale in zip(outs, drifts, scales, strict=True)
+        ]
+
+    def _through(
+        self,
+        rasters: Sequence[Raster],
+        outs: Sequence[WritableRaster],
+        scales: Sequence[Scale],
+    ) -> list[NDArray[np.float64]]:
+        """Fill the outs; the drift of each channel of each image."""
+        height, width, _ = rasters[0].shape
+        passage = Passage(
+            self._runner,
+            self._runner.grid(height, width),
+            rasters,
+            Scales(scales, rasters[0].dtype).to(self.device),
+            strength=self.options.strength,
+            band_bytes=int(BAND * self.max_memory),
+        )
+        rooms: Sequence[WritableRaster] = outs
+        if self.options.keep_mean:
+            rooms = [self._room(raster.shape, unfinished(raster.dtype)) for raster in rasters]
+        with inference(self.network):
+            passage.run(rooms, most=self.batch_size)
+        before, after = passage.before.mean, passage.after.mean
+        if not self.options.keep_mean:
+            return list(after - before)
+        return [keep_mean(*one) for one in zip(rooms, outs, before, after, scales, strict=True)]
+
+    def _pixels(self) -> int:
+        most = MAX_PIXELS if self.device.type == "cpu" else MAX_PIXELS_GPU
+        need = Need.of(self.network, tta=self.options.tta)
+        return min(most, need.pixels(TILES * self.max_memory))
+
+    def _room(self, shape: tuple[int, int, int], dtype: Any) -> WritableRaster:
+        """For one image: in memory if that is a fair part of it, else in a file."""
+        dtype = np.dtype(dtype)
+        share = IMAGES / (2 if self.options.keep_mean else 1)
+        if prod(shape) * dtype.itemsize <= share * self.max_memory:
+            return np.empty(shape, dtype)
+        return Scratch(shape, dtype, self.scratch)
 
 
 def denoise_pixels(
     network: Network,
-    pixels: NDArray[np.uint8],
+    pixels: NDArray[Any],
     *,
-    tile: int | None = None,
-    max_pixels: int = MAX_PIXELS,
+    options: Options = DEFAULTS,
+    max_pixels: int | None = None,
     device: torch.device | str | None = None,
-) -> NDArray[np.uint8]:
-    """Denoise an array (H, W, C) of uint8, rounded to the nearest; otherwise as `denoise`.
-
-    Only tiles become floats, so a large image costs little more than its input and output.
-    """
-    if pixels.dtype != np.uint8:
-        raise InvalidType(f"pixels: uint8 expected, got {pixels.dtype}")
-    if pixels.ndim != 3:
-        raise ShapeError(f"pixels: shape (H, W, C) expected, got {pixels.shape}")
-    array = np.require(pixels, requirements=["C", "W"])  # what torch takes; rarely a copy
-    image = torch.from_numpy(array).permute(2, 0, 1)[None]
-    result = _denoise(network, image, tile, max_pixels, device)
-    return result[0].permute(1, 2, 0).contiguous().numpy()
+) -> NDArray[Any]:
+    """Denoise an array (H, W, C), as `Denoiser.run` does; the result is a new array."""
+    out = np.empty_like(pixels, order="C", subok=False)
+    Denoiser(network, options=options, max_pixels=max_pixels, device=device).run(pixels, out)
+    return out
 
 
 def denoise_file(
-    network: Network,
-    source: Path | str,
-    destination: Path | str,
-    *,
-    max_pixels: int = MAX_PIXELS,
-    device: torch.device | str | None = None,
-) -> None:
-    """Denoise one image file into another; alpha and metadata pass (`n2n.images`).
+    denoiser: Denoiser, source: Path | str, destination: Path | str, *, format: str | None = None
+) -> list[Result]:
+    """Denoise one image file into another, page by page; alpha and metadata pass (`n2n.images`).
 
-    `ImageError` for a file that cannot be used, OSError for a disk that cannot be written.
+    format: another one than the source's, on purpose. Returns a result for each page, without
+    its pixels. `ImageError` for a file that cannot be used, OSError for a disk that cannot be
+    written.
     """
-    image = read_image(source)
-    pixels = denoise_pixels(network, image.pixels, max_pixels=max_pixels, device=device)
-    write_image(destination, replace(image, pixels=pixels))
+    results: list[Result] = []
+    with open_image(source) as file:
+
+        def denoised() -> Iterator[Raster]:
+            for page in file.pages:
+                result = _run_page(denoiser, page.raster(max_bytes=denoiser.image_bytes), source)
+                results.append(replace(result, pixels=None))
+                assert result.pixels is not None  # of `run`
+                yield result.pixels
+
+        write_image(destination, file, denoised(), format=format)
+    return results
 
 
-def _denoise(
-    network: Network,
-    image: Tensor,
-    tile: int | None,
-    max_pixels: int,
-    device: torch.device | str | None,
-) -> Tensor:
-    """Float or uint8 (N, C, H, W) → the same; only tiles are converted."""
-    _require_fit(network, image)
-    per_image = image.shape[1] if network.channels == 1 else 1
-    rows, columns = (_padded_indices(size, network.multiple) for size in image.shape[2:])
-    tiles = _plan_tiles(network, len(rows), len(columns), tile, max_pixels // per_image)
-    at_once = max(1, max_pixels // per_image // max(t.input_pixels for t in tiles))
-    result = torch.empty_like(image)
-    training = network.training
-    network.eval()
+def _run_page(denoiser: Denoiser, raster: Raster, source: Path | str) -> Result:
+    """`ImageError` begins with the source's name, also if it is of the pixels."""
     try:
-        for start in range(0, len(image), at_once):
-            source, target = image[start : start + at_once], result[start : start + at_once]
-            for t in tiles:
-                x = _to_float(_read(source, t, rows, columns).to(device))
-                y = _apply(network, x)[..., t.rows.keep, t.columns.keep]
-                place = target[..., t.rows.write, t.columns.write]  # narrower than y at the end
-                y = y[..., : place.shape[2], : place.shape[3]].clamp(0, 1)
-                place.copy_(y if image.is_floating_point() else y.mul_(255).round_())
-    finally:
-        network.train(training)
-    return result
+        return denoiser.run(raster)
+    except (ImageError, ShapeError) as error:
+        if str(error).startswith(f"{source}: "):
+            raise
+        raise ImageError(f"{source}: {error}") from error
 
 
-def _require_fit(network: Network, image: Tensor) -> None:
-    if image.dim() != 4 or 0 in image.shape[1:]:
-        raise ShapeError(f"image: shape (N, C, H, W) expected, got {tuple(image.shape)}")
-    if image.shape[1] != network.channels and 1 not in (image.shape[1], network.channels):
-        raise ShapeError(
-            f"image: 1 or {network.channels} channels expected by the network, got {image.shape[1]}"
-        )
-
-
-def _read(image: Tensor, tile: "_Tile", rows: Tensor, columns: Tensor) -> Tensor:
-    """The tile's part of the padded image, which is never made as a whole."""
-    read = tile.rows.read, tile.columns.read
-    part = image[:, :, *read]
-    if part.shape[2:] != (_length(read[0]), _length(read[1])):  # beyond the end: reflected
-        part = image[:, :, rows[read[0], None], columns[read[1]]]
-    return part.contiguous()
-
-
-def _to_float(x: Tensor) -> Tensor:
-    return x.float() if x.is_floating_point() else x.float().div_(255)
-
-
-def _apply(network: Network, x: Tensor) -> Tensor:
-    """(N, C, h, w) → the same, for any fitting C."""
-    channels = x.shape[1]
-    if channels == network.channels:
-        return network(x)
-    if network.channels == 1:
-        return network(x.flatten(0, 1)[:, None]).view(x.shape)
-    return network(x.repeat(1, network.channels, 1, 1)).mean(1, keepdim=True)
-
-
-# ---- tiles -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Range:
-    """One axis of a tile: rows or columns of the padded image."""
-
-    read: slice  # of the padded image: what enters the network
-    keep: slice  # of what the network returns
-    write: slice  # of the padded image: what is kept
-
-
-@dataclass(frozen=True)
-class _Tile:
-    rows: _Range
-    columns: _Range
-
-    @property
-    def input_pixels(self) -> int:
-        return _length(self.rows.read) * _length(self.columns.read)
-
-
-def _length(part: slice) -> int:
-    return int(part.stop - part.start)
-
-
-def _padded_indices(size: int, multiple: int) -> Tensor:
-    """Index of the row to read for each row of the padded image: 0 1 2 3 2 1 … for size 4."""
-    extra = -size % multiple
-    return torch.from_numpy(np.pad(np.arange(size), (0, extra), mode="reflect"))
-
-
-def _plan_tiles(
-    network: Network, height: int, width: int, tile: int | None, max_pixels: int
-) -> list[_Tile]:
-    """Tiles that together write every pixel of the padded image once."""
-    if tile is not None and tile < 1:
-        raise InvalidValue(f"tile: at least 1 expected, got {tile}")
-    if max_pixels < 1:
-        raise InvalidValue("max_pixels: at least one for each channel expected, got less")
-    multiple = network.multiple
-    margins = _margins(network, 0), _margins(network, 1)
-    if tile is None:
-        size = _best_size(height, width, sum(margins[0]), sum(margins[1]), multiple, max_pixels)
-    else:
-        size = (_round_up(tile, multiple),) * 2
-    rows, columns = (
-        list(_ranges(length, step, margin))
-        for length, step, margin in zip((height, width), size, margins, strict=True)
-    )
-    return [_Tile(row, column) for row in rows for column in columns]
-
-
-def _margins(network: Network, axis: int) -> tuple[int, int]:
-    """Rows or columns needed before and after an aligned output tile, as multiples."""
-    first, last = network.input_span((0, network.multiple - 1), axis)
-    before, after = max(0, -first), max(0, last - network.multiple + 1)
-    return _round_up(before, network.multiple), _round_up(after, network.multiple)
-
-
-def _round_up(value: float, multiple: int) -> int:
-    return ceil(value / multiple) * multiple
-
-
-def _ranges(length: int, step: int, margin: tuple[int, int]) -> Iterator[_Range]:
-    """Cut [0, length) every `step`. A margin ends where the image does: there the network pads
-    with zeros, exactly as it would in the whole image."""
-    for first in range(0, length, step):
-        stop = min(first + step, length)
-        read = slice(max(0, first - margin[0]), min(length, stop + margin[1]))
-        yield _Range(read, slice(first - read.start, stop - read.start), slice(first, stop))
-
-
-def _best_size(
-    height: int, width: int, row_margin: int, column_margin: int, multiple: int, max_pixels: int
-) -> tuple[int, int]:
-    """The tile (rows, columns) within `max_pixels` that makes the network compute the least."""
-    best = (float("inf"), multiple, multiple)  # where no tile fits: the smallest there is
-    for across in range(1, width // multiple + 1):
-        columns = _round_up(width / across, multiple)
-        read_columns = min(width, columns + column_margin)
-        most = max_pixels // read_columns
-        if most < height:
-            most = (most - row_margin) // multiple * multiple
-        if most < multiple:
-            continue
-        down = ceil(height / most)
-        rows = _round_up(height / down, multiple)
-        cost = down * across * min(height, rows + row_margin) * read_columns
-        best = min(best, (cost, rows, columns))
-        if down == 1:  # narrower tiles only repeat more
-            break
-    return best[1], best[2]
+def _kind(raster: Array) -> tuple[tuple[int, ...], str]:
+    return raster.shape, raster.dtype.str

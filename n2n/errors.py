@@ -12,6 +12,7 @@ N2NError                        anything n2n refuses or fails at      exit code 
 └── JobFailed (RuntimeError)    work that had begun and could not     exit code 3
     │                           go on; what was finished is kept
     ├── Diverged                a loss that is not finite
+    ├── StorageError            a disk that is full, a store that does not answer
     └── Interrupted             stopped by the user
 
 The exit code is what a command of `jobs` ends with when the error reaches it.
@@ -29,6 +30,7 @@ __all__ = [
     "PairSetError",
     "RunConflict",
     "ShapeError",
+    "StorageError",
     "is_out_of_memory",
 ]
 
@@ -77,6 +79,10 @@ class JobFailed(N2NError, RuntimeError):
 
 class Diverged(JobFailed):
     """The loss is not finite; the last good checkpoint is kept."""
+
+
+class StorageError(JobFailed):
+    """A disk that is full or an object store that does not answer; what was finished is kept."""
 
 
 class Interrupted(JobFailed):

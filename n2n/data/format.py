@@ -2,9 +2,10 @@
 
 A set is a folder with `train/part-00000.parquet …` and, where there is validation, `val/…`.
 Columns `input`, `target` and, where known, `clean`: fixed_size_binary(C·H·W), uint8 in C order
-(C, H, W). Row groups of 1000 rows, parts of 10,000, so that a row group is a unit of work and a
-part a unit of writing. Neither compressed nor dictionary-coded: noise does not shrink, and plain
-pages read at the speed of memory. A part's metadata is one JSON value under the key `n2n`.
+(C, H, W); a denoised set has `output` after them. Row groups of 1000 rows, parts of 10,000, so
+that a row group is a unit of work and a part a unit of writing. Neither compressed nor
+dictionary-coded: noise does not shrink, and plain pages read at the speed of memory. A part's
+metadata is one JSON value under the key `n2n`.
 """
 
 import hashlib
@@ -13,7 +14,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -24,10 +25,12 @@ from n2n.errors import PairSetError
 
 __all__ = [
     "COLUMNS",
+    "OUTPUT",
     "ROWS_PER_GROUP",
     "ROWS_PER_PART",
     "PartInfo",
     "Provenance",
+    "Rows",
     "part_name",
     "read_info",
     "write_part",
@@ -36,6 +39,7 @@ __all__ = [
 FORMAT = 1
 KEY = b"n2n"
 COLUMNS = ("input", "target", "clean")
+OUTPUT = "output"
 SPLITS = ("train", "val")
 TARGETS = ("noisy", "clean")
 ROWS_PER_GROUP = 1000
@@ -62,9 +66,19 @@ class Provenance:
             raise PairSetError(f"target must be one of {TARGETS}; found {self.target!r}")
 
 
+class Rows(Protocol):
+    """A column, uint8 (N, C·H·W): an array, or what reads slices of rows as they are asked for."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]: ...
+
+
 @dataclass(frozen=True)
 class PartInfo:
-    """A part's metadata."""
+    """A part's metadata. denoised: what made the column `output`, in JSON values."""
 
     shape: tuple[int, int, int]  # (C, H, W)
     split: str
@@ -74,10 +88,13 @@ class PartInfo:
     rows_sha256: str
     columns: tuple[str, ...]
     provenance: Provenance
+    denoised: Mapping[str, Any] | None = None
 
     def to_json(self) -> bytes:
         value = {"format": FORMAT, "dtype": "uint8", **asdict(self)}
         value.update(value.pop("provenance"))
+        if self.denoised is None:
+            del value["denoised"]
         return json.dumps(value, allow_nan=False, sort_keys=True).encode()
 
     @classmethod
@@ -103,10 +120,11 @@ def part_name(number: int) -> str:
     return f"part-{number:05d}.parquet"
 
 
-def write_part(path: Path, columns: Mapping[str, NDArray[np.uint8]], info: PartInfo) -> None:
-    """Write columns, each contiguous uint8 (N, C·H·W), under a temporary name and rename.
+def write_part(path: Path, columns: Mapping[str, Rows], info: PartInfo) -> None:
+    """Write columns, each uint8 (N, C·H·W), under a temporary name and rename.
 
-    `info.rows_sha256` is computed here: of the columns' bytes in the order of `info.columns`.
+    They are gone through twice, a row group at a time. `info.rows_sha256` is computed here: of
+    the columns' bytes in the order of `info.columns`.
     Raises OSError, for example on a full disk; then nothing is left.
     """
     width = math.prod(info.shape)
@@ -188,7 +206,8 @@ def _info_from(value: dict[str, Any]) -> PartInfo:
     if len(shape) != 3 or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(f"shape {shape}")
     columns = tuple(value["columns"])
-    if columns not in (COLUMNS, COLUMNS[:2]) or value["dtype"] != "uint8":
+    plain = columns[:-1] if columns[-1:] == (OUTPUT,) else columns
+    if plain not in (COLUMNS, COLUMNS[:2]) or value["dtype"] != "uint8":
         raise ValueError(f"columns {columns} of {value['dtype']}")
     if value["split"] not in SPLITS:
         raise ValueError(f"split {value['split']!r}")
@@ -203,9 +222,18 @@ def _info_from(value: dict[str, Any]) -> PartInfo:
         target=value["target"],
         sources=tuple((str(name), str(digest)) for name, digest in value["sources"]),
     )
-    sha256 = str(value["rows_sha256"])
-    return PartInfo(shape, value["split"], **numbers, rows_sha256=sha256, columns=columns,
-                    provenance=provenance)  # fmt: skip
+    denoised = value.get("denoised")
+    if (denoised is not None) is not (OUTPUT in columns):
+        raise ValueError(f"columns {columns}, denoised by {denoised}")
+    return PartInfo(
+        shape,
+        value["split"],
+        **numbers,
+        rows_sha256=str(value["rows_sha256"]),
+        columns=columns,
+        provenance=provenance,
+        denoised=None if denoised is None else dict(denoised),
+    )
 
 
 def _binary(rows: NDArray[np.uint8]) -> Any:

@@ -66,6 +66,11 @@ class Workspace:
             self._shapes[name] = (*shape, *inside)
         return buffer
 
+    @property
+    def nbytes(self) -> int:
+        """What is kept, bytes."""
+        return sum(buffer.nbytes for buffer in self._buffers.values())
+
     def release(self) -> None:
         self._buffers.clear()
         self._shapes.clear()

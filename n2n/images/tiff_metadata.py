@@ -1,0 +1,111 @@
+"""What a TIFF gives to another format, and takes from one: EXIF, ICC, XMP, resolution."""
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+import tifffile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from n2n.images.file import Metadata
+
+__all__ = ["new_tags", "read_metadata", "write_directories"]
+
+XMP, ICC, EXIF, GPS, INTEROPERABILITY = 700, 34675, 34665, 34853, 40965
+ORIENTATION = 274
+TEXTS = (270, 271, 272, 305, 306, 315, 33432)  # description, camera, program, date, author, rights
+CENTIMETRE = 3
+
+
+def read_metadata(path: Path, tif: tifffile.TiffFile) -> Metadata:
+    """Of the first page."""
+    page = tif.pages[0]
+    assert isinstance(page, tifffile.TiffPage)
+    return Metadata(
+        exif=_read_exif(path, page.offset),
+        icc_profile=_bytes(page.tags.valueof(ICC)),
+        xmp=_bytes(page.tags.valueof(XMP)),
+        dpi=_read_resolution(page),
+    )
+
+
+def _bytes(value: Any) -> bytes | None:
+    return (value.encode() if isinstance(value, str) else bytes(value)) if value else None
+
+
+def _read_exif(path: Path, offset: int) -> bytes | None:
+    """The tags that tell of the picture, not of the file."""
+    exif = PIL.Image.Exif()
+    with path.open("rb") as file:
+        exif.load_from_fp(file, offset)
+        nested = {tag: dict(exif.get_ifd(tag)) for tag in (EXIF, GPS)}
+    kept = PIL.Image.Exif()
+    for tag in (*TEXTS, ORIENTATION):
+        if tag in exif:
+            kept[tag] = exif[tag]
+    for tag, values in nested.items():
+        if values:
+            kept.get_ifd(tag).update(values)
+            kept[tag] = values
+    return kept.tobytes().removeprefix(b"Exif\0\0") if len(kept) else None
+
+
+def _read_resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
+    unit = page.tags.valueof(296, 2)
+    values = [page.tags.valueof(tag) for tag in (282, 283)]
+    if unit == 1 or not all(isinstance(v, tuple) and len(v) == 2 and all(v) for v in values):
+        return None
+    x, y = (value[0] / value[1] * (2.54 if unit == CENTIMETRE else 1) for value in values)
+    return x, y
+
+
+def new_tags(metadata: Metadata, big: bool) -> dict[str, Any]:
+    """What `TiffWriter.write` is told of the first page."""
+    extra: list[tuple[int, int, int, Any, bool]] = []
+    if metadata.xmp:
+        extra.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
+    exif = _exif_of(metadata)
+    for tag in TEXTS:
+        if isinstance(exif.get(tag), str):
+            extra.append((tag, 2, 0, exif[tag], True))
+    if metadata.orientation != 1:
+        extra.append((ORIENTATION, 3, 1, metadata.orientation, True))
+    for tag in (EXIF, GPS):
+        if exif.get_ifd(tag):
+            extra.append((tag, 16 if big else 4, 1, 1, True))  # patched by write_directories
+    options: dict[str, Any] = {"extratags": extra}
+    if metadata.icc_profile:
+        options["iccprofile"] = metadata.icc_profile
+    if metadata.dpi:
+        x, y = (Fraction(value).limit_denominator(10_000) for value in metadata.dpi)
+        options |= {"resolution": (x.as_integer_ratio(), y.as_integer_ratio())}
+        options["resolutionunit"] = "INCH"
+    return options
+
+
+def _exif_of(metadata: Metadata) -> PIL.Image.Exif:
+    exif = PIL.Image.Exif()
+    if metadata.exif:
+        exif.load(b"Exif\0\0" + metadata.exif)
+    return exif
+
+
+def write_directories(path: Path, metadata: Metadata) -> None:
+    """Append the directories of EXIF and GPS to a finished TIFF, and let their tags point there."""
+    exif = _exif_of(metadata)
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        page = tif.pages[0]
+        assert isinstance(page, tifffile.TiffPage)
+        for tag in (EXIF, GPS):
+            values = exif.get_ifd(tag)
+            if not values:
+                continue
+            start = tif.filehandle.seek(0, 2)
+            start += tif.filehandle.write(bytes(start % 2))
+            directory = ImageFileDirectory_v2()
+            for key, value in values.items():
+                if not isinstance(value, dict) and key != INTEROPERABILITY:
+                    directory[key] = value
+            tif.filehandle.write(directory.tobytes(start))
+            page.tags[tag].overwrite(start)
