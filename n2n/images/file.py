@@ -8,12 +8,13 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from n2n.errors import ImageError, InvalidType, N2NError, ShapeError
@@ -93,14 +94,17 @@ class Metadata:
     @property
     def orientation(self) -> int:
         """The EXIF orientation, 1 to 8; 1 is upright."""
-        import PIL.Image
-
-        if not self.exif:
-            return 1
-        exif = PIL.Image.Exif()
-        exif.load(b"Exif\0\0" + self.exif)
-        found = exif.get(0x0112, 1)
+        found = self.parsed_exif().get(0x0112, 1)
         return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+    def parsed_exif(self) -> PIL.Image.Exif:
+        """Without what cannot be understood."""
+        exif = PIL.Image.Exif()
+        with suppress(Exception), warnings.catch_warnings():  # damaged EXIF, good pixels
+            warnings.simplefilter("ignore")
+            exif.load(b"Exif\0\0" + (self.exif or b""))
+            return exif
+        return PIL.Image.Exif()
 
 
 class ImageFile(ABC):

@@ -9,6 +9,7 @@ import tifffile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from n2n.images.file import Metadata
+from n2n.images.tiff_entries import add_directories
 
 __all__ = ["new_tags", "read_metadata", "write_directories"]
 
@@ -60,20 +61,17 @@ def _read_resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
     return x, y
 
 
-def new_tags(metadata: Metadata, big: bool) -> dict[str, Any]:
+def new_tags(metadata: Metadata) -> dict[str, Any]:
     """What `TiffWriter.write` is told of the first page."""
     extra: list[tuple[int, int, int, Any, bool]] = []
     if metadata.xmp:
         extra.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
-    exif = _exif_of(metadata)
+    exif = metadata.parsed_exif()
     for tag in TEXTS:
         if isinstance(exif.get(tag), str):
             extra.append((tag, 2, 0, exif[tag], True))
     if metadata.orientation != 1:
         extra.append((ORIENTATION, 3, 1, metadata.orientation, True))
-    for tag in (EXIF, GPS):
-        if exif.get_ifd(tag):
-            extra.append((tag, 16 if big else 4, 1, 1, True))  # patched by write_directories
     options: dict[str, Any] = {"extratags": extra}
     if metadata.icc_profile:
         options["iccprofile"] = metadata.icc_profile
@@ -84,28 +82,28 @@ def new_tags(metadata: Metadata, big: bool) -> dict[str, Any]:
     return options
 
 
-def _exif_of(metadata: Metadata) -> PIL.Image.Exif:
-    exif = PIL.Image.Exif()
-    if metadata.exif:
-        exif.load(b"Exif\0\0" + metadata.exif)
-    return exif
-
-
 def write_directories(path: Path, metadata: Metadata) -> None:
-    """Append the directories of EXIF and GPS to a finished TIFF, and let their tags point there."""
-    exif = _exif_of(metadata)
-    with tifffile.TiffFile(path, mode="r+") as tif:
+    """Append the directories of EXIF and GPS to a finished TIFF."""
+    exif = metadata.parsed_exif()
+    nested = {tag: exif.get_ifd(tag) for tag in (EXIF, GPS)}
+    if not any(nested.values()):
+        return
+    places: dict[int, int] = {}
+    with tifffile.TiffFile(path) as tif, path.open("r+b") as out:
         page = tif.pages[0]
         assert isinstance(page, tifffile.TiffPage)
-        for tag in (EXIF, GPS):
-            values = exif.get_ifd(tag)
-            if not values:
-                continue
-            start = tif.filehandle.seek(0, 2)
-            start += tif.filehandle.write(bytes(start % 2))
-            directory = ImageFileDirectory_v2()
-            for key, value in values.items():
-                if not isinstance(value, dict) and key != INTEROPERABILITY:
-                    directory[key] = value
-            tif.filehandle.write(directory.tobytes(start))
-            page.tags[tag].overwrite(start)
+        for tag, values in nested.items():
+            if values:
+                start = out.seek(0, 2)
+                places[tag] = start + out.write(bytes(start % 2))
+                out.write(_directory(values, tif.byteorder, places[tag]))
+        add_directories(out, page, places)
+
+
+def _directory(values: dict[int, Any], byteorder: str, start: int) -> bytes:
+    prefix = b"II" if byteorder == "<" else b"MM"
+    directory = ImageFileDirectory_v2(prefix=prefix)
+    for key, value in values.items():
+        if not isinstance(value, dict) and key != INTEROPERABILITY:
+            directory[key] = value
+    return directory.tobytes(start)
