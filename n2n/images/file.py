@@ -43,6 +43,10 @@ STRIP_BYTES = 1 << 24
 MAX_WORDS = 200  # of a library's message
 
 
+class CannotHold(Exception):
+    """Metadata that another format cannot hold, by its library; `str` is one line."""
+
+
 class Raster(Protocol):
     """Pixels (H, W, C) that are read in windows: `raster[top:bottom, left:right]` is (h, w, C).
 
@@ -100,11 +104,17 @@ class Metadata:
     def parsed_exif(self) -> PIL.Image.Exif:
         """Without what cannot be understood."""
         exif = PIL.Image.Exif()
-        with suppress(Exception), warnings.catch_warnings():  # damaged EXIF, good pixels
-            warnings.simplefilter("ignore")
+        with suppress(Exception), quietly():  # damaged EXIF, good pixels
             exif.load(b"Exif\0\0" + (self.exif or b""))
             return exif
         return PIL.Image.Exif()
+
+    def nested_exif(self, tag: int) -> dict[int, Any]:
+        """Of the directory of exposure, or of place."""
+        exif = self.parsed_exif()
+        with suppress(Exception), quietly():
+            return dict(exif.get_ifd(tag))
+        return {}
 
 
 class ImageFile(ABC):
@@ -246,12 +256,20 @@ def _digest(array: Array) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(array).data).digest()
 
 
+def resolution(dpi: Any) -> tuple[float, float] | None:
+    """As far as every format can hold it."""
+    try:
+        x, y = float(dpi[0]), float(dpi[1])
+    except (TypeError, ValueError, IndexError, ZeroDivisionError):
+        return None
+    return (x, y) if all(0.5 <= v < 65535 for v in (x, y)) else None
+
+
 @contextmanager
 def damaged(path: Path, format: str) -> Iterator[None]:
     """Turn whatever a library raises at bad content into one line that begins with the path."""
     try:
-        with warnings.catch_warnings(), _quiet_logs():
-            warnings.simplefilter("ignore")  # of odd metadata
+        with quietly():
             yield
     except (N2NError, MemoryError):
         raise
@@ -265,12 +283,14 @@ def damaged(path: Path, format: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """tifffile logs what it finds odd."""
+def quietly() -> Iterator[None]:
+    """Pillow warns of odd metadata, tifffile logs it."""
     logger = logging.getLogger("tifffile")
     before, logger.disabled = logger.disabled, True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.disabled = before
 

@@ -8,7 +8,7 @@ import PIL.Image
 import tifffile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from n2n.images.file import Metadata
+from n2n.images.file import CannotHold, Metadata, quietly, resolution
 from n2n.images.tiff_entries import add_directories
 
 __all__ = ["new_tags", "read_metadata", "write_directories"]
@@ -57,8 +57,7 @@ def _read_resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
     values = [page.tags.valueof(tag) for tag in (282, 283)]
     if unit == 1 or not all(isinstance(v, tuple) and len(v) == 2 and all(v) for v in values):
         return None
-    x, y = (value[0] / value[1] * (2.54 if unit == CENTIMETRE else 1) for value in values)
-    return x, y
+    return resolution([v[0] / v[1] * (2.54 if unit == CENTIMETRE else 1) for v in values])
 
 
 def new_tags(metadata: Metadata) -> dict[str, Any]:
@@ -68,8 +67,9 @@ def new_tags(metadata: Metadata) -> dict[str, Any]:
         extra.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
     exif = metadata.parsed_exif()
     for tag in TEXTS:
-        if isinstance(exif.get(tag), str):
-            extra.append((tag, 2, 0, exif[tag], True))
+        text = exif.get(tag)
+        if isinstance(text, str):  # Pillow reads bytes as Latin 1
+            extra.append((tag, 2, 0, text.encode("latin-1", "replace"), True))
     if metadata.orientation != 1:
         extra.append((ORIENTATION, 3, 1, metadata.orientation, True))
     options: dict[str, Any] = {"extratags": extra}
@@ -84,8 +84,7 @@ def new_tags(metadata: Metadata) -> dict[str, Any]:
 
 def write_directories(path: Path, metadata: Metadata) -> None:
     """Append the directories of EXIF and GPS to a finished TIFF."""
-    exif = metadata.parsed_exif()
-    nested = {tag: exif.get_ifd(tag) for tag in (EXIF, GPS)}
+    nested = {tag: metadata.nested_exif(tag) for tag in (EXIF, GPS)}
     if not any(nested.values()):
         return
     places: dict[int, int] = {}
@@ -101,9 +100,12 @@ def write_directories(path: Path, metadata: Metadata) -> None:
 
 
 def _directory(values: dict[int, Any], byteorder: str, start: int) -> bytes:
-    prefix = b"II" if byteorder == "<" else b"MM"
-    directory = ImageFileDirectory_v2(prefix=prefix)
-    for key, value in values.items():
-        if not isinstance(value, dict) and key != INTEROPERABILITY:
-            directory[key] = value
-    return directory.tobytes(start)
+    directory = ImageFileDirectory_v2(prefix=b"II" if byteorder == "<" else b"MM")
+    try:
+        with quietly():
+            for key, value in values.items():
+                if not isinstance(value, dict) and key != INTEROPERABILITY:
+                    directory[key] = value
+            return directory.tobytes(start)
+    except Exception as error:  # of damaged EXIF
+        raise CannotHold(f"EXIF that is not damaged expected ({error})") from error

@@ -44,7 +44,8 @@ def pictures(path: Path) -> list[Array]:
                 return list(file.asarray())
             planes = file.pages[0].planarconfig == 2
             if file.pages[0].photometric == tifffile.PHOTOMETRIC.PALETTE and not file.is_imagej:
-                return [np.asarray(PIL.Image.open(path).convert("RGB"))]
+                colours = (file.pages[0].colormap.T >> 8).astype(np.uint8)
+                return [colours[imagecodecs.tiff_decode(data)]]
             found = [imagecodecs.tiff_decode(data, index=number) for number in range(count)]
             return [np.moveaxis(image, 0, -1) if planes else image for image in found]
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -288,6 +288,10 @@ SAMPLES: dict[str, Sample] = {
         lambda: pillow("P", "PNG", transparency=bytes(range(0, 200))), palette=True
     ),
     "PNG transparent colour": _png(keyed, palette=True),
+    "PNG transparent grey 16": _png(
+        lambda: deep("L", chunk(b"tRNS", pixels("L", "uint16")[3, 5].astype(">u2").tobytes())),
+        palette=True,
+    ),
     "JPEG grey": Sample(".jpg", lambda: pillow("L", "JPEG", quality=83), ALL, True),
     "JPEG 4:4:4": Sample(".jpg", lambda: pillow("RGB", "JPEG", subsampling=0), ALL, True),
     "JPEG 4:2:0": Sample(".jpeg", lambda: pillow("RGB", "JPEG", subsampling=2), ALL, True),
@@ -320,7 +324,7 @@ SAMPLES: dict[str, Sample] = {
     "TIFF planes": _tiff("RGB", planarconfig="SEPARATE", compression="zlib", rowsperstrip=8),
     "TIFF planes, alpha": _tiff("RGBA", "uint16", planarconfig="SEPARATE", tile=(16, 32)),
     "TIFF tiles": _tiff("RGB", tile=(16, 16)),
-    "TIFF tiles deflate": _tiff("RGBA", "uint16", tile=(32, 16), compression="zlib", predictor=2),
+    "TIFF RGBA tiles": _tiff("RGBA", "uint16", tile=(32, 16), compression="zlib", predictor=2),
     "TIFF packbits": _tiff("L", compression="packbits", rowsperstrip=8),
     "TIFF LZMA": _tiff("L", compression="lzma"),
     "TIFF JPEG": _tiff(loses=True, compression="jpeg", rowsperstrip=16),
