@@ -24,7 +24,7 @@ def read_metadata(path: Path, tif: tifffile.TiffFile) -> Metadata:
     page = tif.pages[0]
     assert isinstance(page, tifffile.TiffPage)
     return Metadata(
-        exif=_read_exif(path, page.offset),
+        exif=_read_exif(path),
         icc_profile=_bytes(page.tags.valueof(ICC)),
         xmp=_bytes(page.tags.valueof(XMP)),
         dpi=_read_resolution(page),
@@ -35,11 +35,11 @@ def _bytes(value: Any) -> bytes | None:
     return (value.encode() if isinstance(value, str) else bytes(value)) if value else None
 
 
-def _read_exif(path: Path, offset: int) -> bytes | None:
-    """The tags that tell of the picture, not of the file."""
+def _read_exif(path: Path) -> bytes | None:
+    """The first page's tags that tell of the picture, not of the file."""
     exif = PIL.Image.Exif()
     with path.open("rb") as file:
-        exif.load_from_fp(file, offset)
+        exif.load_from_fp(file)  # the first directory
         nested = {tag: dict(exif.get_ifd(tag)) for tag in (EXIF, GPS)}
     kept = PIL.Image.Exif()
     for tag in (*TEXTS, ORIENTATION):
