@@ -39,7 +39,7 @@ Array = NDArray[Any]
 MAX_PIXELS = 1 << 30
 MAX_STREAMED_PIXELS = 1 << 36
 EAGER_BYTES = 1 << 28  # up to here a page is decoded at once
-STRIP_BYTES = 1 << 24
+STRIP_BYTES = 1 << 22
 MAX_WORDS = 200  # of a library's message
 
 

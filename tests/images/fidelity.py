@@ -43,6 +43,9 @@ def pictures(path: Path) -> list[Array]:
             if file.is_imagej and count == 1 and "images" in file.imagej_metadata:
                 return list(file.asarray())
             planes = file.pages[0].planarconfig == 2
+            if file.pages[0].compression == tifffile.COMPRESSION.JPEG:
+                with PIL.Image.open(path) as image:  # which turns it as the orientation says
+                    return [np.rot90(np.asarray(image))]
             if file.pages[0].photometric == tifffile.PHOTOMETRIC.PALETTE and not file.is_imagej:
                 colours = (file.pages[0].colormap.T >> 8).astype(np.uint8)
                 return [colours[imagecodecs.tiff_decode(data)]]
