@@ -218,7 +218,7 @@ class WholeFile(ImageFile):
         digest = _digest(decoded.pixels) if self.compares else b""
         kept = Decoded(decoded.pixels[:0], _own(decoded.alpha))
         self._source = kept, digest
-        return np.ascontiguousarray(decoded.pixels)
+        return np.require(decoded.pixels, requirements=["C", "W"])
 
     def source(self) -> Decoded:
         """What was kept: all but the pixels, which may have been overwritten since."""
