@@ -11,7 +11,7 @@ file        ImageFile, Page, Raster: what every format offers
 opening     format_of, open_image, output_suffix
 convert     refusal, write_image; read_pixels and save_pixels for plain arrays
 png, jpeg, webp, bmp, npy, tiff, with tiff_layout, tiff_segments, tiff_coding, tiff_exchange,
-            tiff_rgb, tiff_metadata, tiff_create
+            tiff_entries, tiff_metadata, tiff_create
 """
 
 from n2n.images.convert import read_pixels, refusal, save_pixels, write_image

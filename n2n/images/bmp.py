@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin
 
 from n2n.errors import ImageError
-from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size
+from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, resolution
 
 __all__ = ["BmpFile", "encode", "open_bmp"]
 
@@ -39,7 +39,7 @@ class BmpFile(WholeFile):
         self._layout = str(args[0])
         self._stride, self._direction = (int(args[1]), int(args[2])) if len(args) == 3 else (0, 0)
         self.has_alpha = image.mode == "RGBA"
-        self._dpi = image.info.get("dpi")
+        self._dpi = resolution(image.info.get("dpi"))
         self._editable = self._coding == "raw" and (
             self._layout in ("1", "L") or sorted(self._layout.strip("AX")) == ["B", "G", "R"]
         )

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from n2n.errors import ImageError, N2NError, ShapeError
+from n2n.errors import ImageError, ShapeError
 from n2n.files import replacing
 from n2n.images import bmp, jpeg, npy, png, tiff_create, webp
-from n2n.images.file import Array, ImageFile, Metadata, Page, Raster, Taker
+from n2n.images.file import Array, CannotHold, ImageFile, Metadata, Page, Raster, Taker
 from n2n.images.opening import SUFFIXES, format_of, known_format, open_image
 
 __all__ = ["read_pixels", "refusal", "save_pixels", "write_image"]
@@ -91,33 +91,31 @@ def write_image(
 def _convert(temporary: Path, file: ImageFile, results: Taker, target: str) -> None:
     metadata = file.metadata()
     turn = metadata.orientation if target in WITHOUT_ORIENTATION else 1
-    if target == "TIFF":
-        tiff_create.create(temporary, file, results)
-    elif target == "npy":
-        npy.create(temporary, file, results, lambda raster: upright(raster, turn))
-    else:
-        pixels = upright(results.take(), turn)[:, :]
-        alpha = file.pages[0].alpha()
-        if alpha is not None:
-            alpha = upright(alpha[..., None], turn)[:, :][..., 0]
-        data = _encode(pixels, alpha, metadata, target, file)
-        temporary.write_bytes(data)
+    try:
+        if target == "TIFF":
+            tiff_create.create(temporary, file, results)
+        elif target == "npy":
+            npy.create(temporary, file, results, lambda raster: upright(raster, turn))
+        else:
+            pixels = np.ascontiguousarray(upright(results.take(), turn)[:, :])
+            alpha = file.pages[0].alpha()
+            if alpha is not None:
+                alpha = upright(alpha[..., None], turn)[:, :][..., 0]
+            temporary.write_bytes(_encode(pixels, alpha, metadata, target, file.lossy))
+    except CannotHold as error:
+        raise ImageError(f"{file.path}: cannot be written as {target}: {error}") from error
 
 
 def _encode(
-    pixels: Array, alpha: Array | None, metadata: Metadata, target: str, file: ImageFile
+    pixels: Array, alpha: Array | None, metadata: Metadata, target: str, lossy: bool
 ) -> bytes:
-    pixels = np.ascontiguousarray(pixels)
+    encoders = {"PNG": png.encode, "JPEG": jpeg.encode, "BMP": bmp.encode}
     try:
         if target == "WebP":  # without loss, unless there was one already
-            return webp.encode(pixels, alpha, metadata, lossless=not file.lossy)
-        encoders = {"PNG": png.encode, "JPEG": jpeg.encode, "BMP": bmp.encode}
+            return webp.encode(pixels, alpha, metadata, lossless=not lossy)
         return encoders[target](pixels, alpha, metadata)
-    except (N2NError, MemoryError):
-        raise
-    except Exception as error:  # in memory: no error of a disk
-        words = " ".join(str(error).split())
-        raise ImageError(f"{file.path}: cannot be written as {target}: {words}") from error
+    except (ValueError, OSError) as error:  # in memory: no error of a disk
+        raise CannotHold(str(error)) from error
 
 
 def upright(raster: Raster, orientation: int) -> Raster:

@@ -8,12 +8,13 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import PIL.Image
 from numpy.typing import NDArray
 
 from n2n.errors import ImageError, InvalidType, N2NError, ShapeError
@@ -38,8 +39,12 @@ Array = NDArray[Any]
 MAX_PIXELS = 1 << 30
 MAX_STREAMED_PIXELS = 1 << 36
 EAGER_BYTES = 1 << 28  # up to here a page is decoded at once
-STRIP_BYTES = 1 << 24
+STRIP_BYTES = 1 << 22
 MAX_WORDS = 200  # of a library's message
+
+
+class CannotHold(Exception):
+    """Metadata that another format cannot hold, by its library; `str` is one line."""
 
 
 class Raster(Protocol):
@@ -93,14 +98,23 @@ class Metadata:
     @property
     def orientation(self) -> int:
         """The EXIF orientation, 1 to 8; 1 is upright."""
-        import PIL.Image
-
-        if not self.exif:
-            return 1
-        exif = PIL.Image.Exif()
-        exif.load(b"Exif\0\0" + self.exif)
-        found = exif.get(0x0112, 1)
+        found = self.parsed_exif().get(0x0112, 1)
         return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+    def parsed_exif(self) -> PIL.Image.Exif:
+        """Without what cannot be understood."""
+        exif = PIL.Image.Exif()
+        with suppress(Exception), quietly():  # damaged EXIF, good pixels
+            exif.load(b"Exif\0\0" + (self.exif or b""))
+            return exif
+        return PIL.Image.Exif()
+
+    def nested_exif(self, tag: int) -> dict[int, Any]:
+        """Of the directory of exposure, or of place."""
+        exif = self.parsed_exif()
+        with suppress(Exception), quietly():
+            return dict(exif.get_ifd(tag))
+        return {}
 
 
 class ImageFile(ABC):
@@ -242,12 +256,20 @@ def _digest(array: Array) -> bytes:
     return hashlib.sha256(np.ascontiguousarray(array).data).digest()
 
 
+def resolution(dpi: Any) -> tuple[float, float] | None:
+    """As far as every format can hold it."""
+    try:
+        x, y = float(dpi[0]), float(dpi[1])
+    except (TypeError, ValueError, IndexError, ZeroDivisionError):
+        return None
+    return (x, y) if all(0.5 <= v < 65535 for v in (x, y)) else None
+
+
 @contextmanager
 def damaged(path: Path, format: str) -> Iterator[None]:
     """Turn whatever a library raises at bad content into one line that begins with the path."""
     try:
-        with warnings.catch_warnings(), _quiet_logs():
-            warnings.simplefilter("ignore")  # of odd metadata
+        with quietly():
             yield
     except (N2NError, MemoryError):
         raise
@@ -261,12 +283,14 @@ def damaged(path: Path, format: str) -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_logs() -> Iterator[None]:
-    """tifffile logs what it finds odd."""
+def quietly() -> Iterator[None]:
+    """Pillow warns of odd metadata, tifffile logs it."""
     logger = logging.getLogger("tifffile")
     before, logger.disabled = logger.disabled, True
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logger.disabled = before
 

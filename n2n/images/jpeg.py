@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import JpegImagePlugin
 
 from n2n.errors import ImageError
-from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, damaged
+from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, damaged, resolution
 
 __all__ = ["JpegFile", "encode", "open_jpeg"]
 
@@ -58,7 +58,7 @@ class JpegFile(WholeFile):
             exif=(info.get("exif") or b"").removeprefix(b"Exif\0\0") or None,
             icc_profile=info.get("icc_profile") or None,
             xmp=info.get("xmp") or None,
-            dpi=info.get("dpi"),
+            dpi=resolution(info.get("dpi")),
         )
 
     def decode(self) -> Decoded:

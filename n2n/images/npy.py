@@ -16,6 +16,7 @@ from n2n.errors import ImageError
 from n2n.images.file import (
     EAGER_BYTES,
     MAX_STREAMED_PIXELS,
+    STRIP_BYTES,
     Array,
     ImageFile,
     Metadata,
@@ -76,9 +77,14 @@ class NpyFile(ImageFile):
                         file.write(to_stored(strip, self._stored).data)
                 return
             _fill(file, math.prod(self._shape) * self._stored.itemsize)
-        for page in range(len(self.pages)):
-            for rows, strip in strips(results.take()):
-                self.view("r+", temporary)[page, rows] = to_stored(strip, self._stored)
+        for number, page in enumerate(self.pages):
+            result = results.take()
+            height, width, channels = page.shape
+            step = max(1, STRIP_BYTES // (height * channels * page.dtype.itemsize))
+            for left in range(0, width, step):  # a column is what lies together
+                columns = slice(left, min(left + step, width))
+                window = to_stored(result[0:height, columns], self._stored)
+                self.view("r+", temporary)[number, :, columns] = window
 
 
 class _NpyPage(Page):

@@ -90,10 +90,6 @@ def open_image(path: Path | str) -> ImageFile:
                 return OPENERS[format](path, file)
     except OSError as error:
         raise ImageError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except ValueError as error:
-        if isinstance(error, ImageError):
-            raise
-        raise ImageError(f"{str(path)!r}: no name of a file ({error})") from error
 
 
 def _check_signature(path: Path, start: bytes) -> str:
@@ -102,7 +98,7 @@ def _check_signature(path: Path, start: bytes) -> str:
     found, named = _signature(start), format_of(path)
     if found is None:
         known = f"{', '.join(FORMATS[:-1])} or {FORMATS[-1]}"
-        raise ImageError(f"{path}: a {named or known} expected, the content is none of them")
+        raise ImageError(f"{path}: a {named or known} expected, the content is of another kind")
     if named not in (found, None):
         raise ImageError(f"{path}: a {named} expected by its name, found a {found}; rename it")
     return found

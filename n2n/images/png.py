@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
 from n2n.errors import ImageError
-from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, damaged
+from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, damaged, resolution
 
 __all__ = ["PngFile", "encode", "open_png"]
 
@@ -76,7 +76,7 @@ class PngFile(WholeFile):
             exif=(info.get("exif") or b"").removeprefix(b"Exif\0\0") or None,
             icc_profile=info.get("icc_profile") or None,
             xmp=xmp.encode() if isinstance(xmp, str) else xmp or None,
-            dpi=info.get("dpi"),
+            dpi=resolution(info.get("dpi")),
         )
 
     def decode(self) -> Decoded:

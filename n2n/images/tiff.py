@@ -116,9 +116,10 @@ class _TiffPage(Page):
         self.dtype = dtype
 
     def raster(self, *, max_bytes: int = EAGER_BYTES) -> Raster:
-        segments = self._file.segments(self.directory, max_bytes)
+        at_once = math.prod(self.shape) * self.dtype.itemsize <= max_bytes
+        segments = self._file.segments(self.directory, 0 if at_once else max_bytes)
         raster = TiffRaster(segments, self._file.path, self.samples)
-        return raster if math.prod(self.shape) * self.dtype.itemsize > max_bytes else raster[:, :]
+        return raster[:, :] if at_once else raster
 
     def alpha(self) -> Array | None:
         number = self.directory.alpha

@@ -49,7 +49,7 @@ def encode_segment(samples: Array, directory: Directory, page: tifffile.TiffPage
     if kind == LZW:
         return bytes(imagecodecs.lzw_encode(data))
     if kind in DEFLATE:
-        return bytes(imagecodecs.zlib_encode(data, level=6))
+        return bytes(imagecodecs.deflate_encode(data, level=6))
     return bytes(tifffile.TIFF.COMPRESSORS[kind](data.tobytes()))
 
 

@@ -24,7 +24,7 @@ def create(temporary: Path, file: ImageFile, results: Taker) -> None:
     metadata = file.metadata()
     nbytes = sum(np.prod(page.shape) * page.dtype.itemsize * 2 for page in file.pages)
     big = bool(nbytes > LARGE)
-    options = new_tags(metadata, big)
+    options = new_tags(metadata)
     with tifffile.TiffWriter(temporary, bigtiff=big) as tif:
         for page in file.pages:
             _write_page(tif, page, results.take(), options)

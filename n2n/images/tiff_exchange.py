@@ -11,8 +11,8 @@ import numpy as np
 from n2n.errors import ImageError
 from n2n.images.file import STRIP_BYTES, Array, Raster, Taker, damaged, strips
 from n2n.images.tiff_coding import encode_segment, to_samples
+from n2n.images.tiff_entries import make_rgb
 from n2n.images.tiff_layout import LOSSY, UNCOMPRESSED, Directory
-from n2n.images.tiff_rgb import make_rgb
 from n2n.images.tiff_segments import Segment, TiffRaster
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["exchange"]
 
 OFFSETS, COUNTS = (324, 273), (325, 279)  # tags of tiles, of strips
+SIZES = {3: 2, 4: 4, 13: 4, 16: 8, 18: 8}  # bytes of the types of whole numbers
 CLASSIC_LIMIT = 1 << 32
 
 
@@ -36,8 +37,7 @@ def exchange(file: "TiffFile", temporary: Path, results: Taker) -> None:
         room = _Room(out.seek(0, 2))
         for directory in file.directories:
             rasters = [results.take() for _ in directory.groups]
-            with damaged(file.path, "TIFF"):
-                _Exchange(file, directory, out, room).run(rasters)
+            _Exchange(file, directory, out, room).run(rasters)
         if not file.tif.is_bigtiff and room.end >= CLASSIC_LIMIT:
             raise ImageError(
                 f"{file.path}: a result of less than 4 GiB expected, as a TIFF of its kind holds; "
@@ -139,7 +139,7 @@ class _Exchange:
         d, number = self._directory, segment.number
         samples = self._samples(segment, segment.rows, segment.columns, rasters)
         if d.compression in LOSSY:
-            before = self._source.read(segment, segment.rows, segment.columns)
+            before = self._read(segment, segment.rows, segment.columns)
             if (before == samples).all():
                 return
         if d.tiled:
@@ -168,10 +168,14 @@ class _Exchange:
             return to_samples(raster[rows, columns][..., plane : plane + 1], d)
         if len(d.groups) == 1 and d.groups[0] == (0, d.samples):
             return to_samples(rasters[0][rows, columns], d)
-        samples = self._source.read(segment, rows, columns).copy()  # alpha among them
+        samples = self._read(segment, rows, columns).copy()  # alpha among them
         for (first, last), raster in zip(d.groups, rasters, strict=True):
             samples[..., first:last] = to_samples(raster[rows, columns], d)
         return samples
+
+    def _read(self, segment: Segment, rows: slice, columns: slice) -> Array:
+        with damaged(self._file.path, "TIFF"):
+            return self._source.read(segment, rows, columns)
 
     def _find_free(self, segments: Sequence[Segment]) -> list[tuple[int, int]]:
         """The places of the segments that are to be written anew, joined, last one first."""
@@ -215,13 +219,13 @@ class _Exchange:
             if list(before) == after:
                 continue
             tag = next((self._page.tags[c] for c in codes if c in self._page.tags), None)
-            if tag is None or tag.count != len(after):
+            if tag is None or tag.count != len(after) or int(tag.dtype) not in SIZES:
                 raise ImageError(f"{self._file.path}: a table of its strips expected, found none")
             self._write_numbers(tag, after)
 
     def _write_numbers(self, tag: Any, numbers: list[int]) -> None:
         """Over a tag's values; behind the end with 32 bits, where 16 do not hold them."""
-        size = {3: 2, 4: 4, 13: 4, 16: 8, 18: 8}[int(tag.dtype)]
+        size = SIZES[int(tag.dtype)]
         place = tag.valueoffset
         order = self._page.parent.byteorder
         if max(numbers) >= 1 << (8 * size):

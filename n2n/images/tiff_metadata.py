@@ -8,7 +8,8 @@ import PIL.Image
 import tifffile
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
-from n2n.images.file import Metadata
+from n2n.images.file import CannotHold, Metadata, quietly, resolution
+from n2n.images.tiff_entries import add_directories
 
 __all__ = ["new_tags", "read_metadata", "write_directories"]
 
@@ -23,7 +24,7 @@ def read_metadata(path: Path, tif: tifffile.TiffFile) -> Metadata:
     page = tif.pages[0]
     assert isinstance(page, tifffile.TiffPage)
     return Metadata(
-        exif=_read_exif(path, page.offset),
+        exif=_read_exif(path),
         icc_profile=_bytes(page.tags.valueof(ICC)),
         xmp=_bytes(page.tags.valueof(XMP)),
         dpi=_read_resolution(page),
@@ -34,11 +35,11 @@ def _bytes(value: Any) -> bytes | None:
     return (value.encode() if isinstance(value, str) else bytes(value)) if value else None
 
 
-def _read_exif(path: Path, offset: int) -> bytes | None:
-    """The tags that tell of the picture, not of the file."""
+def _read_exif(path: Path) -> bytes | None:
+    """The first page's tags that tell of the picture, not of the file."""
     exif = PIL.Image.Exif()
     with path.open("rb") as file:
-        exif.load_from_fp(file, offset)
+        exif.load_from_fp(file)  # the first directory
         nested = {tag: dict(exif.get_ifd(tag)) for tag in (EXIF, GPS)}
     kept = PIL.Image.Exif()
     for tag in (*TEXTS, ORIENTATION):
@@ -56,24 +57,21 @@ def _read_resolution(page: tifffile.TiffPage) -> tuple[float, float] | None:
     values = [page.tags.valueof(tag) for tag in (282, 283)]
     if unit == 1 or not all(isinstance(v, tuple) and len(v) == 2 and all(v) for v in values):
         return None
-    x, y = (value[0] / value[1] * (2.54 if unit == CENTIMETRE else 1) for value in values)
-    return x, y
+    return resolution([v[0] / v[1] * (2.54 if unit == CENTIMETRE else 1) for v in values])
 
 
-def new_tags(metadata: Metadata, big: bool) -> dict[str, Any]:
+def new_tags(metadata: Metadata) -> dict[str, Any]:
     """What `TiffWriter.write` is told of the first page."""
     extra: list[tuple[int, int, int, Any, bool]] = []
     if metadata.xmp:
         extra.append((XMP, 1, len(metadata.xmp), metadata.xmp, True))
-    exif = _exif_of(metadata)
+    exif = metadata.parsed_exif()
     for tag in TEXTS:
-        if isinstance(exif.get(tag), str):
-            extra.append((tag, 2, 0, exif[tag], True))
+        text = exif.get(tag)
+        if isinstance(text, str):  # Pillow reads bytes as Latin 1
+            extra.append((tag, 2, 0, text.encode("latin-1", "replace"), True))
     if metadata.orientation != 1:
         extra.append((ORIENTATION, 3, 1, metadata.orientation, True))
-    for tag in (EXIF, GPS):
-        if exif.get_ifd(tag):
-            extra.append((tag, 16 if big else 4, 1, 1, True))  # patched by write_directories
     options: dict[str, Any] = {"extratags": extra}
     if metadata.icc_profile:
         options["iccprofile"] = metadata.icc_profile
@@ -84,28 +82,30 @@ def new_tags(metadata: Metadata, big: bool) -> dict[str, Any]:
     return options
 
 
-def _exif_of(metadata: Metadata) -> PIL.Image.Exif:
-    exif = PIL.Image.Exif()
-    if metadata.exif:
-        exif.load(b"Exif\0\0" + metadata.exif)
-    return exif
-
-
 def write_directories(path: Path, metadata: Metadata) -> None:
-    """Append the directories of EXIF and GPS to a finished TIFF, and let their tags point there."""
-    exif = _exif_of(metadata)
-    with tifffile.TiffFile(path, mode="r+") as tif:
+    """Append the directories of EXIF and GPS to a finished TIFF."""
+    nested = {tag: metadata.nested_exif(tag) for tag in (EXIF, GPS)}
+    if not any(nested.values()):
+        return
+    places: dict[int, int] = {}
+    with tifffile.TiffFile(path) as tif, path.open("r+b") as out:
         page = tif.pages[0]
         assert isinstance(page, tifffile.TiffPage)
-        for tag in (EXIF, GPS):
-            values = exif.get_ifd(tag)
-            if not values:
-                continue
-            start = tif.filehandle.seek(0, 2)
-            start += tif.filehandle.write(bytes(start % 2))
-            directory = ImageFileDirectory_v2()
+        for tag, values in nested.items():
+            if values:
+                start = out.seek(0, 2)
+                places[tag] = start + out.write(bytes(start % 2))
+                out.write(_directory(values, tif.byteorder, places[tag]))
+        add_directories(out, page, places)
+
+
+def _directory(values: dict[int, Any], byteorder: str, start: int) -> bytes:
+    directory = ImageFileDirectory_v2(prefix=b"II" if byteorder == "<" else b"MM")
+    try:
+        with quietly():
             for key, value in values.items():
                 if not isinstance(value, dict) and key != INTEROPERABILITY:
                     directory[key] = value
-            tif.filehandle.write(directory.tobytes(start))
-            page.tags[tag].overwrite(start)
+            return directory.tobytes(start)
+    except Exception as error:  # of damaged EXIF
+        raise CannotHold(f"EXIF that is not damaged expected ({error})") from error
