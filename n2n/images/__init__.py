@@ -7,7 +7,7 @@ orientation in it (pixels are not turned), ICC profile, XMP, resolution.
     with open_image("in.tif") as file:
         write_image("out.tif", file, (denoise(page.raster()) for page in file.pages))
 
-file        ImageFile, Page, Raster: what every format offers
+file        ImageFile, Page, Raster: what every format offers; whole: what is decoded at once
 opening     format_of, open_image, output_suffix
 convert     refusal, write_image; read_pixels and save_pixels for plain arrays
 png, jpeg, webp, bmp, npy, tiff, with tiff_layout, tiff_segments, tiff_coding, tiff_exchange,

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import BmpImagePlugin
 
 from n2n.errors import ImageError
-from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, resolution
+from n2n.images.file import ImageFile, Metadata, check_size, resolution
+from n2n.images.whole import Decoded, WholeFile
 
 __all__ = ["BmpFile", "encode", "open_bmp"]
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from PIL import JpegImagePlugin
 
 from n2n.errors import ImageError
-from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, damaged, resolution
+from n2n.images.file import ImageFile, Metadata, check_size, damaged, resolution
+from n2n.images.whole import Decoded, WholeFile
 
 __all__ = ["JpegFile", "encode", "open_jpeg"]
 
@@ -126,10 +127,12 @@ def _with_segments(encoded: bytes, segments: list[Segment]) -> bytes:
 
 
 def _is_rgb_inside(image: JpegImagePlugin.JpegImageFile) -> bool:
-    """Not YCbCr: by Adobe's marker, or by the names of its channels, as libjpeg decides."""
+    """Not YCbCr, as libjpeg decides: by JFIF's marker, Adobe's, the names of the channels."""
+    if "jfif" in image.info:
+        return False
     if "adobe_transform" in image.info:
         return bool(image.info["adobe_transform"] == 0)
-    return "jfif" not in image.info and bytes(layer[0] for layer in image.layer) == b"RGB"
+    return bytes(layer[0] for layer in image.layer) == b"RGB"
 
 
 def _image(pixels: NDArray[Any]) -> PIL.Image.Image:

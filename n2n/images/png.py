@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
 from n2n.errors import ImageError
-from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size, damaged, resolution
+from n2n.images.file import ImageFile, Metadata, check_size, damaged, resolution
+from n2n.images.whole import Decoded, WholeFile
 
 __all__ = ["PngFile", "encode", "open_png"]
 

@@ -15,7 +15,8 @@ import PIL.Image
 from numpy.typing import NDArray
 
 from n2n.errors import ImageError
-from n2n.images.file import Decoded, ImageFile, Metadata, WholeFile, check_size
+from n2n.images.file import ImageFile, Metadata, check_size
+from n2n.images.whole import Decoded, WholeFile
 
 __all__ = ["MAX_SIDE", "WebpFile", "encode", "open_webp"]
 
