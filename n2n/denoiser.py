@@ -98,6 +98,9 @@ class Denoiser:
         self.batch_size = batch_size
         self.scratch = scratch
         self.max_memory = fair_part(self.device) if max_memory is None else max_memory
+        self._host_memory = self.max_memory
+        if self.device.type != "cpu":  # a GPU may have more than its host
+            self._host_memory = min(self.max_memory, fair_part("cpu"))
         self._runner = Runner(
             network, max_pixels=max_pixels or self._pixels(), tta=options.tta, warn=warn
         )
@@ -110,7 +113,7 @@ class Denoiser:
     @property
     def image_bytes(self) -> int:
         """What an image may take in memory before it is better read and written in parts."""
-        return int(IMAGES / 2 * self.max_memory)
+        return int(IMAGES / 2 * self._host_memory)
 
     def run(self, raster: Raster, out: WritableRaster | None = None) -> Result:
         """Denoise one image (H, W, C) of uint8, uint16 or floats, of any size.
@@ -188,7 +191,7 @@ class Denoiser:
             rasters,
             Scales(scales, rasters[0].dtype).to(self.device),
             strength=self.options.strength,
-            band_bytes=int(BAND * self.max_memory),
+            band_bytes=int(BAND * self._host_memory),
         )
         rooms: Sequence[WritableRaster] = outs
         if self.options.keep_mean:
@@ -209,7 +212,7 @@ class Denoiser:
         """For one image: in memory if that is a fair part of it, else in a file."""
         dtype = np.dtype(dtype)
         share = IMAGES / (2 if self.options.keep_mean else 1)
-        if prod(shape) * dtype.itemsize <= share * self.max_memory:
+        if prod(shape) * dtype.itemsize <= share * self._host_memory:
             return np.empty(shape, dtype)
         return Scratch(shape, dtype, self.scratch)
 

@@ -217,3 +217,41 @@ def test_the_continued_image_is_numpys(size: int, multiple: int) -> None:
     assert network.multiple == 4
     expected = np.pad(np.arange(size), (0, -size % multiple), mode="reflect")
     np.testing.assert_array_equal(axis.indices(slice(0, axis.padded)), expected)
+
+
+# On a GPU; not yet run on one
+
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@GPU
+@pytest.mark.gpu
+@BOTH
+@pytest.mark.parametrize("name", models.architectures())
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_gpu_gives_what_the_cpu_gives(name: str, dtype: str, tta: bool) -> None:
+    levels = 1 if dtype == "float32" else np.iinfo(dtype).max
+    image = (draw(301, 403, 3) * levels).astype(dtype)
+    options = Options(tta=tta, strength=0.8)
+    expected = Denoiser(make(name), options=options).run(image)
+    denoiser = Denoiser(make(name), options=options, device="cuda")
+    assert denoiser.device.type == "cuda"
+    found = denoiser.run(image)
+    difference = np.asarray(found.pixels, float) - np.asarray(expected.pixels, float)
+    assert np.abs(difference).max() <= 1e-2 * levels  # TF32 may be in use
+    assert found.drift == pytest.approx(expected.drift, abs=1e-3 * levels)
+
+
+@GPU
+@pytest.mark.gpu
+def test_a_full_gpu_makes_tiles_smaller() -> None:
+    said: list[str] = []
+    denoiser = Denoiser(make("unet"), device="cuda", max_pixels=1 << 24, warn=said.append)
+    image = draw(4000, 4000, 3)
+    free, _ = torch.cuda.mem_get_info()
+    kept = torch.empty(free - (2 << 30), dtype=torch.uint8, device="cuda")
+    found = denoiser.run(image)
+    del kept
+    assert len(said) == 1
+    np.testing.assert_allclose(found.pixels, Denoiser(make("unet")).run(image).pixels, atol=1e-2)
