@@ -15,7 +15,7 @@ def rng() -> np.random.Generator:
     return np.random.default_rng(20)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def draw() -> Draw:
     """draw(seed, height, width): a smooth random photograph with edges, uint8 (H, W, 3)."""
     return draw_photograph

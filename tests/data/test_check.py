@@ -1,5 +1,7 @@
 """Checking sets: figures against independent ones, no false alarm, every planted fault found."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -16,12 +18,10 @@ ROWS = 400
 
 
 @pytest.fixture(scope="module")
-def clean() -> np.ndarray:
+def clean(draw: Callable[..., np.ndarray]) -> np.ndarray:
     """Crops of photograph-like images, (400, 3, 32, 32)."""
-    from conftest import draw_photograph
-
     rng = np.random.default_rng(5)
-    photographs = [draw_photograph(seed, 120, 120) for seed in range(20)]
+    photographs = [draw(seed, 120, 120) for seed in range(20)]
     crops = np.empty((ROWS, 3, 32, 32), np.uint8)
     for i in range(ROWS):
         top, left = rng.integers(0, 88, 2)

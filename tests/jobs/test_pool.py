@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import RayCluster
+from clusters import RayCluster
 from pool_workers import Item, Make, Outcome, failed
 
 from jobs.pool import AHEAD, DEATHS, run_on_ray, threads_for

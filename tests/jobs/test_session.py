@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import RayCluster, processes_of
+from clusters import RayCluster, processes_of
 
 pytestmark = pytest.mark.ray
 

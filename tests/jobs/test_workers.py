@@ -15,7 +15,7 @@ import PIL.Image
 import pytest
 import torch
 from click.testing import CliRunner, Result
-from conftest import RayCluster, processes_of
+from clusters import RayCluster, processes_of
 
 from jobs import denoise
 from jobs.workers import Workers, even_share, make_worker
