@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from n2n.models import Network
-from n2n.nn.module import scratch
+from n2n.nn.module import Module, scratch
 
 __all__ = ["Need", "available", "fair_part"]
 
@@ -26,11 +26,12 @@ PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 FAIR = {"cpu": 0.5, "cuda": 0.7}  # of what is free; the rest is for others, and for fragments
 UNKNOWN = 2 << 30  # free, where the system does not say
 NO_LIMIT = 1 << 60  # what old control groups say for none
-COPIES = 10  # of a tile outside of the network: as read, in [0, 1], kept, clamped, as written
-OVERHEAD = 1.8  # bytes that a forward takes, over those of the outputs alive at once
+COPIES = 6  # of a tile outside of the network: as read, in [0, 1], kept, clamped, as written
+OVERHEAD = 1.3  # bytes that a forward takes, over those of the outputs alive at once
 FIXED = 8 << 20  # whatever the network and the size of the image
 BUFFERS = 10  # times what the layers keep after the probe: their blocks grow, libraries pack them
 WEIGHTS = 3  # times their size: transformed for the products, and packed
+FORWARDS = ("forward", "forward_", "forward_into")  # the last of those that take activations
 PROBE = 64  # height and width, at least
 
 
@@ -116,8 +117,8 @@ def _watched(network: Network) -> Iterator[_Watch]:
     modules = list(network.modules())
 
     def telling(forward: Callable[[Tensor], Tensor]) -> Any:
-        def forward_and_tell(x: Tensor) -> Tensor:
-            y = forward(x)
+        def forward_and_tell(x: Tensor, *activation: Module) -> Tensor:
+            y = forward(x, *activation)
             watch.add(y)
             return y
 
@@ -126,12 +127,12 @@ def _watched(network: Network) -> Iterator[_Watch]:
     network.eval()
     try:
         for module in modules:
-            for name in ("forward", "forward_"):
+            for name in FORWARDS[: 2 + module.takes_activations]:
                 setattr(module, name, telling(getattr(module, name)))
         yield watch
     finally:
         for module in modules:
-            for name in ("forward", "forward_"):
+            for name in FORWARDS:
                 vars(module).pop(name, None)
         network.train(training)
 

@@ -174,7 +174,7 @@ print(json.dumps({"said": said, "max_pixels": denoiser.max_pixels, "largest": in
 @pytest.mark.parametrize("name", models.architectures())
 def test_memory_that_runs_out_for_real(name: str) -> None:
     """The address space ends (ulimit -v): smaller tiles, said once, and the same picture."""
-    found = measure(LIMITED, name=name, room=60 * MIB)
+    found = measure(LIMITED, name=name, room=40 * MIB)
     (line,) = found["said"]
     assert line.startswith("memory ran out with ")
     assert found["max_pixels"] <= 1 << 19

@@ -102,7 +102,7 @@ def test_a_folder_with_bad_files(folder: Path) -> None:
     assert result.stderr.splitlines() == [
         "device: cpu (1 threads), fp32",
         "n2n: in/empty.png: an image expected, found an empty file (zero bytes)",
-        "n2n: in/two\\nlines.jpg: a JPEG expected, the content is none of them",
+        "n2n: in/two\\nlines.jpg: a JPEG expected, the content is of another kind",
     ]
     assert sorted(snapshot("out")) == ["out/a.png", "out/sub/b.JPG"]
     assert snapshot("in") == before

@@ -93,8 +93,8 @@ def break_all(folder: Path) -> dict[str, str]:
     broken |= {
         "zero bytes.png": (b"", "an empty file (zero bytes)"),
         "a jpeg.png": (whole["jpg"], "a PNG expected by its name, found a JPEG; rename it"),
-        "text.jpg": (b"not an image at all\n" * 9, "the content is none of them"),
-        "page.tif": (b"<html>404 Not Found</html>", "the content is none of them"),
+        "text.jpg": (b"not an image at all\n" * 9, "the content is of another kind"),
+        "page.tif": (b"<html>404 Not Found</html>", "the content is of another kind"),
         "bomb.png": (png(60_000, 60_000, bytes(1000)), "pixels expected"),
         "huge header.bmp": (whole["bmp"][:18] + b"\xff\xff\xff\x7f" * 2 + whole["bmp"][26:], ""),
         "no pixels.png": (png(40, 30), ""),
