@@ -288,7 +288,6 @@ def test_a_machine_that_is_lost(pool: Pool) -> None:
     assert max(pool.begun.values()) == 2
 
 
-@pytest.mark.slow
 def test_the_drivers_memory_is_flat(pool: Pool) -> None:
     count, size = 100_000, 100
     source = ([Item(start + n) for n in range(size)] for start in range(0, count, size))
