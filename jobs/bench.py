@@ -23,7 +23,7 @@ __all__ = ["main"]
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tests" / "bench"
-PARTS = ("step", "inference", "memory", "epoch", "floor", "shapes")
+PARTS = ("step", "inference", "memory", "denoise", "batch", "epoch", "floor", "shapes")
 PRECISIONS = ("fp32", "bf16")
 
 

@@ -94,7 +94,9 @@ def main(
 
     Exit codes: 0 all done; 1 some inputs failed, each named; 2 nothing done; 3 stopped.
     """
-    from n2n.batch import Batch, Choice, WorkerConfig, make_plan, settings_of
+    from n2n.batch import Batch, Choice, WorkerConfig, make_plan, preview, settings_of
+    from n2n.batch.work import local_model
+    from n2n.checkpoint import load_model
     from n2n.images.opening import known_format
     from n2n.options import Options
 
@@ -109,7 +111,10 @@ def main(
         config = WorkerConfig(options.pop("model"), *roots, options=deciding, **options)
         settings = settings_of(config)
         if dry_run:
-            return print_plan(plan, settings, overwrite=overwrite, as_json=as_json)
+            with ExitStack() as stack:
+                network, _ = load_model(local_model(config.model, stack))
+            outcomes = preview(plan, settings, network.channels, overwrite=overwrite)
+            return print_plan(plan, outcomes, as_json=as_json)
         batch = Batch(
             plan,
             config,
@@ -133,7 +138,8 @@ def denoise(batch: "Batch", workers: Workers, display: Display, as_json: bool) -
                 batch.run(execute)
         finally:
             display.close()
-            click.echo(summary(batch, display.seconds), err=as_json)
+            if batch.report.total:
+                click.echo(summary(batch, display.seconds), err=as_json)
     if as_json:
         print_json(as_dict(batch, place, display.seconds))
     return batch.report.exit_code

@@ -3,6 +3,7 @@
 import json
 import time
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -148,24 +149,25 @@ def as_dict(batch: "Batch", place: str, seconds: float) -> dict[str, Any]:
 PLANNED = {"done": "do", "skipped": "skip", "failed": "fail"}
 
 
-def print_plan(plan: "Plan", settings: dict[str, Any], *, overwrite: bool, as_json: bool) -> int:
+def print_plan(plan: "Plan", outcomes: "Iterable[Outcome]", *, as_json: bool) -> int:
     """What would be done, a line for each input; nothing is written. 1 if something would fail."""
-    from n2n.batch import Outcome, decisions
-
     counts = Counter(dict.fromkeys(PLANNED.values(), 0))
+    notes: Counter[str] = Counter()
     if as_json:
         click.echo('{"files": [')
-    for number, decided in enumerate(decisions(plan, settings, overwrite=overwrite)):
-        outcome = decided if isinstance(decided, Outcome) else Outcome(decided, "done")
+    for number, outcome in enumerate(outcomes):
         counts[PLANNED[outcome.state]] += 1
+        notes.update(outcome.notes)
         if as_json:
             click.echo(("," if number else "") + json.dumps(_planned(outcome)))
         else:
             click.echo(_planned_line(plan, outcome))
     if as_json:
-        totals = {**counts, "ignored": plan.ignored, "excluded": plan.excluded}
+        totals = {**counts, "ignored": plan.ignored, "excluded": plan.excluded, "notes": notes}
         click.echo(f"], {json.dumps(totals)[1:]}")
     else:
+        for note, count in notes.items():
+            click.echo(f"note: {note} ({count} files)")
         click.echo(
             f"{counts['do']} to do, {counts['skip']} done before, {counts['fail']} would fail, "
             f"{plan.ignored} other files ignored, {plan.excluded} excluded; nothing was written"

@@ -9,6 +9,7 @@ import click
 __all__ = ["Progress", "clock"]
 
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_BARS = 0.1
 
 
 class Progress:
@@ -28,8 +29,8 @@ class Progress:
         self._lines = lines
         self._style: dict[str, Any] = {"unit": unit, "bar_format": bar_format}
         self._bar: Any = None
-        self._label = ""
-        self._last = time.monotonic()
+        self._shown = 0.0  # when the bar was drawn last
+        self._last = time.monotonic()  # the last line
 
     def __enter__(self) -> "Progress":
         return self
@@ -57,6 +58,7 @@ class Progress:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
+            self._shown = 0.0
 
     def _show(self, label: str, done: float, total: float, since: float) -> None:
         if self._bar is None:
@@ -66,10 +68,12 @@ class Progress:
                 total=total, initial=since, leave=False, file=sys.stderr, **self._style
             )
         self._bar.total = total
-        if label != self._label:
-            self._bar.set_description(label, refresh=False)
-            self._label = label
-        self._bar.update(done - self._bar.n)
+        self._bar.n = done
+        self._bar.set_description(label, refresh=False)
+        now = time.monotonic()
+        if now - self._shown > SECONDS_BETWEEN_BARS:
+            self._bar.refresh()
+            self._shown = now
         if done >= total:
             self.close()
 

@@ -107,10 +107,12 @@ class Means:
 
     def add(self, images: slice, parts: Array) -> None:
         """(n, h, w, C) of those images."""
-        wide = np.uint64 if parts.dtype.kind == "u" else np.float64
+        integer, narrow = parts.dtype.kind == "u", parts.dtype.itemsize == 1
+        wide = np.uint64 if integer else np.float64
         if self._totals is None:
             self._totals = np.zeros(self._shape, wide)
-        self._totals[images] += parts.sum(1, dtype=wide).sum(1)  # rows first, which is fast
+        by_column = parts.sum(1, dtype=np.uint32 if narrow else wide)  # (n, w, C): fast
+        self._totals[images] += by_column.sum(1, dtype=wide)
         self._pixels[images] += parts.shape[1] * parts.shape[2]
 
     @property

@@ -82,6 +82,8 @@ class Scales:
                 *((s.black, s.white - s.black, s.least, s.most) for s in scales), strict=True
             )
         )
+        bounds = {(scale.least, scale.most) for scale in scales}
+        self._bounds = bounds.pop() if len(bounds) == 1 else None  # much faster
         self._shifted = bool(self.black.any())
         self._scaled = bool((self.span != 1).any())
 
@@ -116,7 +118,10 @@ class Scales:
 
     def finish(self, values: Tensor, images: slice) -> Tensor:
         """Clamped, rounded to the nearest if integers are wanted, in the image's dtype."""
-        values = values.clamp(self.least[images], self.most[images])
+        if self._bounds is not None:
+            values = values.clamp(*self._bounds)
+        else:
+            values = values.clamp(self.least[images], self.most[images])
         return (values.round_() if self._integer else values).to(self._dtype)
 
 

@@ -14,8 +14,9 @@ from n2n.batch.choice import Choice
 from n2n.batch.items import Item, Outcome, Report
 from n2n.batch.manifest import MANIFEST, open_history
 from n2n.batch.plan import Plan, make_plan
+from n2n.batch.preview import decisions, preview
 from n2n.batch.resume import Resume, key_of
-from n2n.batch.run import Batch, Execute, decisions, settings_of
+from n2n.batch.run import Batch, Execute, settings_of
 from n2n.batch.work import Worker, WorkerConfig
 
 __all__ = [
@@ -34,5 +35,6 @@ __all__ = [
     "key_of",
     "make_plan",
     "open_history",
+    "preview",
     "settings_of",
 ]

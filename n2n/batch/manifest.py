@@ -59,10 +59,16 @@ def open_manifest(outputs: Storage, scratch: Path) -> Iterator[tuple["History", 
     cannot be told on an object store: there both do the work, and each output is still whole.
     """
     if isinstance(outputs, LocalFolder):
+        new = not outputs.path.exists()
         outputs.path.mkdir(parents=True, exist_ok=True)
         path = outputs.path / MANIFEST
-        with _LocalManifest(path) as manifest, History(path) as history:
-            yield history, manifest
+        try:
+            with _LocalManifest(path) as manifest, History(path) as history:
+                yield history, manifest
+        finally:
+            if new:
+                with suppress(OSError):  # something was done
+                    outputs.path.rmdir()
     elif isinstance(outputs, ObjectStore):
         copy = scratch / MANIFEST
         number = _copy_objects(outputs, copy)
@@ -148,6 +154,7 @@ class _LocalManifest:
     """A file that grows, locked against a second process."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         self._file = path.open("ab", buffering=0)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -165,6 +172,9 @@ class _LocalManifest:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """An empty one goes: nothing was done."""
+        if os.fstat(self._file.fileno()).st_size == 0:
+            self._path.unlink(missing_ok=True)
         self._file.close()
 
     def write(self, *lines: dict[str, Any]) -> None:

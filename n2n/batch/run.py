@@ -11,7 +11,7 @@ from importlib.metadata import version
 from typing import Any
 
 from n2n.batch.items import Item, Outcome, Report
-from n2n.batch.manifest import Manifest, open_history, open_manifest
+from n2n.batch.manifest import Manifest, open_manifest
 from n2n.batch.plan import Plan
 from n2n.batch.resume import Resume, key_of
 from n2n.batch.scratch import WORK, local_scratch, new_name, work_folder
@@ -19,7 +19,7 @@ from n2n.batch.work import WorkerConfig, digest_of, local_model
 from n2n.errors import InvalidValue, StorageError
 from n2n.storage import LocalFolder
 
-__all__ = ["Batch", "Execute", "Limits", "decisions", "settings_of"]
+__all__ = ["Batch", "Execute", "Limits", "settings_of"]
 
 Execute = Callable[[Iterable[Sequence[Item]]], Generator[Outcome, None, None]]
 BUNCH_ITEMS = 64
@@ -49,18 +49,6 @@ def settings_of(config: WorkerConfig) -> dict[str, Any]:
     return {"model": digest, "precision": config.precision, **asdict(config.options)}
 
 
-def decisions(
-    plan: Plan, settings: dict[str, Any], *, overwrite: bool = False
-) -> Iterator[Item | Outcome]:
-    """Of each input, what a run would begin with: an Item to do, or its outcome already."""
-    with local_scratch() as scratch, open_history(plan.outputs, scratch) as history:
-        resume = Resume(
-            plan, None if plan.single else history, key_of(settings), overwrite=overwrite
-        )
-        for planned in plan:
-            yield resume.decide(planned) if isinstance(planned, Item) else planned
-
-
 class Batch:
     """One run over a plan; a context manager that holds the output folder meanwhile.
 
@@ -88,6 +76,7 @@ class Batch:
         self._limits = Limits.of(plan, workers)
         self._told = settle
         self._manifest: Manifest | None = None
+        self._headed = False
         self._stack = ExitStack()
 
     def __enter__(self) -> "Batch":
@@ -97,8 +86,8 @@ class Batch:
                 scratch = stack.enter_context(local_scratch())
                 opened = open_manifest(self.plan.outputs, scratch)
                 history, self._manifest = stack.enter_context(opened)
-                self._manifest.write({"run": self._header()})
-                _try_out(self._manifest, self.plan)
+                if not isinstance(self.plan.outputs, LocalFolder):
+                    self._try_out()
             if self._work is not None:
                 stack.enter_context(work_folder(self._work))
             self._stack = stack.pop_all()
@@ -148,7 +137,7 @@ class Batch:
         """From here on, what lies at these outputs is ours."""
         if self._manifest is not None:
             lines = [{"state": "begun", "input": i.source, "output": i.destination} for i in bunch]
-            self._manifest.write(*lines)
+            self._write(*lines)
             self._manifest.flush()
         return bunch
 
@@ -159,9 +148,24 @@ class Batch:
         if self._told is not None:
             self._told(outcome)
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, *lines: dict[str, Any]) -> None:
+        """Append to the manifest, where there is one; the first time the run's header too."""
         if self._manifest is not None:
-            self._manifest.write(line)
+            header = () if self._headed else ({"run": self._header()},)
+            self._headed = True
+            self._manifest.write(*header, *lines)
+
+    def _try_out(self) -> None:
+        """Before any work, whether an object store takes anything at all."""
+        assert self._manifest is not None
+        try:
+            self._write()
+            self._manifest.flush()
+        except OSError as error:
+            raise InvalidValue(
+                f"{self.plan.outputs.root}: cannot be written: {' '.join(str(error).split())}; "
+                "check the bucket and the credentials"
+            ) from error
 
     def _header(self) -> dict[str, Any]:
         return {
@@ -174,19 +178,6 @@ class Batch:
             "files": self.plan.files,
             "bytes": self.plan.size,
         }
-
-
-def _try_out(manifest: Manifest, plan: Plan) -> None:
-    """Before any work, whether the outputs' place can be written at all."""
-    try:
-        manifest.flush()
-    except OSError as error:
-        if isinstance(plan.outputs, LocalFolder):
-            raise
-        raise InvalidValue(
-            f"{plan.outputs.root}: cannot be written: {' '.join(str(error).split())}; check the "
-            "bucket and the credentials"
-        ) from error
 
 
 def _record(outcome: Outcome, key: str) -> dict[str, Any]:

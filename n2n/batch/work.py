@@ -5,7 +5,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from n2n.batch.scratch import local_scratch
 from n2n.checkpoint import load_model
 from n2n.denoiser import IMAGES, Denoiser, Result
 from n2n.device import choose_device, set_threads, use_precision
-from n2n.errors import ModelFileError, N2NError, StorageError, is_out_of_memory
+from n2n.errors import ImageError, ModelFileError, N2NError, StorageError, is_out_of_memory
 from n2n.images import ImageFile, Raster, format_of, open_image, write_image
 from n2n.options import Options
 from n2n.parts import denoise_part
@@ -28,6 +28,10 @@ from n2n.storage import LocalFolder, is_uri, open_storage
 __all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+OWN_RANGE = (
+    "black and white of floats outside of [0, 1] are the image's own extremes; --value-range sets "
+    "them"
+)
 SMALL = 1 << 16  # pixels, and bytes, of images that go through the network together
 
 
@@ -64,8 +68,8 @@ class Worker:
         self._inputs = open_storage(config.source)
         self._outputs = open_storage(config.destination)
         self._stack = ExitStack()
-        remote = not all(isinstance(s, LocalFolder) for s in (self._inputs, self._outputs))
-        own = remote or config.work is None
+        self._local = isinstance(self._outputs, LocalFolder)
+        own = config.work is None or not isinstance(self._inputs, LocalFolder)
         self._scratch = self._stack.enter_context(local_scratch()) if own else Path()
         self._work = Path(config.work) if config.work is not None else self._scratch
         self.threads = set_threads(config.threads)
@@ -132,9 +136,12 @@ class Worker:
         except N2NError as error:
             outcome = Outcome(item, "failed", self._reason(error))
         except OSError as error:
+            shown = self._outputs.shown(item.destination)
             if error.errno in FULL_DISK:
-                return Outcome(item, "stopped", full_disk(self._outputs.shown(item.destination)))
-            outcome = Outcome(item, "failed", _line(error))
+                return Outcome(
+                    item, "stopped", full_disk(shown if self._local else str(self._work))
+                )
+            outcome = Outcome(item, "failed", f"{shown}: cannot be written: {_line(error)}")
         except Exception as error:
             outcome = Outcome(item, "failed", explain(error))
         notes = (*outcome.notes, *self._warnings)
@@ -142,24 +149,31 @@ class Worker:
         return replace(outcome, seconds=time.perf_counter() - started, notes=notes)
 
     def _denoise(self, item: Item) -> Outcome:
-        with self._inputs.fetch(item.source, self._scratch) as source:
-            self._reading = source
-            digest = digest_of(source)
+        with ExitStack() as stack:
+            source, digest = self._fetch(item, stack)
             if digest == item.digest:
                 there = self._outputs.find(item.destination)
                 size = there.size if there else None
                 return Outcome(item, "skipped", digest=digest, output_size=size)
-            made = (
-                self._work / f"{os.getpid()}-{item.number}{os.path.splitext(item.destination)[1]}"
-            )
-            try:
-                denoise = self._denoise_part if item.kind == "part" else self._denoise_image
-                outcome = denoise(item, source, made)
-                size = made.stat().st_size
-                self._put(item, made)
-            finally:
-                made.unlink(missing_ok=True)
+            ending = os.path.splitext(item.destination)[1]
+            made = self._work / f"{os.getpid()}-{item.number}{ending}"
+            stack.callback(made.unlink, missing_ok=True)
+            denoise = self._denoise_part if item.kind == "part" else self._denoise_image
+            outcome = denoise(item, source, made)
+            size = made.stat().st_size
+            self._put(item, made)
         return replace(outcome, digest=digest, output_size=size)
+
+    def _fetch(self, item: Item, stack: ExitStack) -> tuple[Path, str]:
+        """A local file with the input, for the time of the stack, and its digest."""
+        try:
+            source = stack.enter_context(self._inputs.fetch(item.source, self._scratch))
+            self._reading = source
+            return source, digest_of(source)
+        except OSError as error:
+            if error.errno in FULL_DISK:
+                raise StorageError(full_disk(str(self._scratch))) from error
+            raise ImageError(f"cannot be read: {_line(error)}") from error
 
     def _denoise_image(self, item: Item, source: Path, made: Path) -> Outcome:
         """One file into another, page by page."""
@@ -273,17 +287,16 @@ class Seen:
 
     def notes(self, channels: int) -> tuple[str, ...]:
         """For a model of so many channels."""
-        found = []
-        if self._channels & {1} and channels == 3:
-            found.append("grey goes through the colour model as three equal channels")
-        if self._channels & {3} and channels == 1:
-            found.append("colour goes through the grey model channel by channel")
-        if self._own_range:
-            found.append(
-                "black and white of floats outside of [0, 1] are the image's own extremes; "
-                "--value-range sets them"
-            )
-        return tuple(found)
+        return notes_of(self._channels, channels) + ((OWN_RANGE,) if self._own_range else ())
+
+
+def notes_of(found: Collection[int], channels: int) -> tuple[str, ...]:
+    """What a user may want to know of images of such channels in a model of so many."""
+    if channels == 3 and 1 in found:
+        return ("grey goes through the colour model as three equal channels",)
+    if channels == 1 and 3 in found:
+        return ("colour goes through the grey model channel by channel",)
+    return ()
 
 
 def _line(error: BaseException) -> str:

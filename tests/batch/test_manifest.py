@@ -133,3 +133,13 @@ def test_no_manifest_is_no_history(tmp_path):
     with open_history(LocalFolder(str(tmp_path / "no")), tmp_path) as history:
         assert history is None
     assert not (tmp_path / "no").exists()
+
+
+def test_where_nothing_was_done_nothing_is_left(tmp_path):
+    with open_manifest(LocalFolder(str(tmp_path / "out")), tmp_path):
+        assert (tmp_path / "out" / MANIFEST).exists()
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "there").mkdir()
+    with open_manifest(LocalFolder(str(tmp_path / "there")), tmp_path):
+        pass
+    assert list((tmp_path / "there").iterdir()) == []

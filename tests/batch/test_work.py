@@ -80,7 +80,7 @@ def test_a_bad_file_stops_no_other_and_leaves_nothing(worker, source, tmp_path, 
     reasons = {one.item.source: one.reason for one in outcomes}
     assert reasons["a.JPG"].startswith("a whole JPEG expected, found it truncated")
     assert reasons["empty.png"] == "an image expected, found an empty file (zero bytes)"
-    assert reasons["gone.png"] == "No such file or directory"
+    assert reasons["gone.png"] == "cannot be read: No such file or directory"
     assert "finite" in reasons["nan.npy"]
     assert files(tmp_path / "out") == ["b.png", "sub/deep/c.jpeg"]
     assert files(tmp_path / "work") == []
@@ -102,7 +102,7 @@ def test_an_input_with_the_digest_of_the_last_run_is_skipped(worker, source):
         (MemoryError(), "failed", "not enough memory for an image of this size"),
         (torch.OutOfMemoryError("CUDA out of memory"), "failed", "not enough memory"),
         (ZeroDivisionError("oh"), "failed", "a fault of n2n's own (ZeroDivisionError: oh)"),
-        (OSError(errno.EIO, "Input/output error"), "failed", "Input/output error"),
+        (OSError(errno.EIO, "Input/output error"), "failed", "{}/out/b.png: cannot be written"),
         (OSError(errno.ENOSPC, "No space"), "stopped", "the disk is full: {}/out/b.png; make"),
         (OSError(errno.EDQUOT, "Quota"), "stopped", "the disk is full: {}/out/b.png; make"),
     ],

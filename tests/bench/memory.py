@@ -27,7 +27,7 @@ from .contestants import draw_batch, make_side
 from .plan import Plan, Report, bound_of, judged
 from .timing import ratio
 
-__all__ = ["measure", "peak_of"]
+__all__ = ["begin", "in_fresh_process", "measure", "peak", "peak_of", "resident"]
 
 STEPS = 3
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -44,7 +44,7 @@ def measure(plan: Plan, report: Report) -> list[dict[str, Any]]:
         peaks = {}
         for number, side in enumerate(sides):
             report(f"memory {network} {precision}", done * len(sides) + number, len(cases) * 3)
-            peaks[side] = _in_fresh_process(config, side, plan.size)
+            peaks[side] = in_fresh_process("memory", [asdict(config), side, plan.size])
         least, value = ratio(peaks["n2n"], {side: peaks[side] for side in RIVALS})
         results.append(
             {
@@ -71,11 +71,21 @@ def peak_of(config: TrainConfig, side: str, size: int) -> int:
         contestant.step(x, y)
     contestant.release()
     gc.collect()
-    on_gpu = torch.device(config.device).type == "cuda"
-    before = _begin_on_gpu() if on_gpu else _begin()
+    before = begin(config.device)
     for _ in range(STEPS):
         contestant.step(x, y)
-    return (torch.cuda.max_memory_allocated() if on_gpu else _resident("VmHWM")) - before
+    return peak(config.device) - before
+
+
+def begin(device: str) -> int:
+    """Start to count: bytes in use now."""
+    return _begin_on_gpu() if torch.device(device).type == "cuda" else _begin()
+
+
+def peak(device: str) -> int:
+    """The most bytes that were in use since."""
+    on_gpu = torch.device(device).type == "cuda"
+    return torch.cuda.max_memory_allocated() if on_gpu else resident("VmHWM")
 
 
 def _begin() -> int:
@@ -83,7 +93,7 @@ def _begin() -> int:
     if hasattr(ctypes.CDLL(None), "malloc_trim"):
         ctypes.CDLL(None).malloc_trim(0)
     CLEAR.write_text("5")  # Linux: resets the mark
-    return _resident("VmRSS")
+    return resident("VmRSS")
 
 
 def _begin_on_gpu() -> int:
@@ -92,7 +102,7 @@ def _begin_on_gpu() -> int:
     return torch.cuda.memory_allocated()
 
 
-def _resident(name: str) -> int:
+def resident(name: str) -> int:
     """VmRSS or VmHWM of this process, bytes."""
     found = re.search(rf"^{name}:\s*(\d+) kB", STATUS.read_text(), re.MULTILINE)
     if found is None:
@@ -100,11 +110,12 @@ def _resident(name: str) -> int:
     return 1024 * int(found[1])
 
 
-def _in_fresh_process(config: TrainConfig, side: str, size: int) -> int:
+def in_fresh_process(module: str, settings: list[Any]) -> Any:
+    """What a module of this package prints as JSON, run as a script with those settings."""
     package = Path(__file__).resolve().parent
     places = [str(package.parent), str(package.parents[1]), os.environ.get("PYTHONPATH", "")]
     run = subprocess.run(
-        [sys.executable, "-m", "bench.memory", json.dumps([asdict(config), side, size])],
+        [sys.executable, "-m", f"bench.{module}", json.dumps(settings)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, places))},
         capture_output=True,
         text=True,
@@ -112,8 +123,9 @@ def _in_fresh_process(config: TrainConfig, side: str, size: int) -> int:
     )
     if run.returncode:
         lines = run.stderr.splitlines()
-        raise JobFailed(f"memory of {side} {config.model}: {lines[-1] if lines else 'no reason'}")
-    return int(run.stdout)
+        reason = lines[-1] if lines else f"no reason given, exit status {run.returncode}"
+        raise JobFailed(f"{module} of {settings[1]} {settings[0]['model']}: {reason}")
+    return json.loads(run.stdout)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ BOUNDS = {
     ("inference", "n2n", "bf16"): 1.0,
     ("memory", "", ""): 1.0,
     ("epoch", "", ""): 1.05,
+    ("batch", "", ""): 1.15,
 }
 SHARE_OF_FLOOR = {("seed", "fp32"): 0.65}  # at least
 

@@ -9,7 +9,7 @@ from n2n.data import PairSet
 from n2n.device import choose_device, keep_freed_memory, set_threads, use_precision
 from n2n.errors import InvalidValue, PairSetError
 
-from . import epoch, floor, machine, memory, shapes, speed
+from . import batch, denoise, epoch, floor, machine, memory, shapes, speed
 from .plan import PUBLISHED, Plan, Report
 from .tables import render
 
@@ -66,6 +66,8 @@ def run(plan: Plan, parts: Iterable[str], report: Report) -> dict[str, Any]:
         "step": lambda: speed.measure("step", plan, report),
         "inference": lambda: speed.measure("inference", plan, report),
         "memory": lambda: memory.measure(plan, report),
+        "denoise": lambda: denoise.measure(plan, report),
+        "batch": lambda: batch.measure(plan, report),
         "epoch": lambda: epoch.measure(plan, report),
         "floor": lambda: floor.measure(plan, report),
         "shapes": lambda: shapes.measure(plan, report),

@@ -17,6 +17,8 @@ def render(results: dict[str, Any]) -> str:
         "step": ("Train step, milliseconds (median)", speed),
         "inference": ("Inference, milliseconds (median)", speed),
         "memory": ("Peak memory of a train step, MiB", memory),
+        "denoise": ("One photograph of any size, by tiles, against the whole at once", denoise),
+        "batch": ("A folder of small images over a bare loop, and what it takes beside", batch),
         "epoch": ("Epoch of the trainer over its bare steps", epoch),
         "floor": ("Share of the floor: the least time of a step's products by mm", floor),
         "shapes": ("Milliseconds per megapixel, fp32, n2n against eager torch", shapes),
@@ -86,6 +88,27 @@ def memory(results: list[dict[str, Any]]) -> str:
     return align(("network", "precision", "batch", *sides, "ratio", "bound"), rows)
 
 
+def denoise(results: list[dict[str, Any]]) -> str:
+    """Speed and memory below each other: the same sides."""
+    rows: list[Row] = []
+    notes: dict[str, None] = {}
+    for result in results:
+        sides = result["sides"]
+        for what, unit, key, ratio in (
+            ("megapixels a second", ".2f", "mpixel_per_s", f"{result['ratio']:.3f} time"),
+            ("peak memory, MiB", ".0f", "peak_mib", f"{result['memory_ratio']:.3f} memory"),
+        ):
+            cells = [
+                format(sides[name][key], unit) if name in sides else "-"
+                for name in ("n2n", *VARIANTS[:2])
+            ]
+            rows.append((result["network"], f"{result['mpixel']:.1f}", what, *cells, ratio))
+        for name, reason in result["unavailable"].items():
+            notes[f"{name}: {reason}"] = None
+    head = ("network", "megapixels", "", "n2n", *VARIANTS[:2], "ratio")
+    return "\n".join([align(head, rows), *notes])
+
+
 def epoch(result: dict[str, Any]) -> str:
     seconds = ", ".join(f"{taken:.2f}" for taken in result["epoch_seconds"])
     return (
@@ -133,6 +156,26 @@ def shapes(tables: list[dict[str, Any]]) -> str:
         head = ("images", "n2n/image", "torch/image", "n2n/Mpixel", "torch/Mpixel", "ratio", "")
         blocks.append(f"{table['network']}, {table['part']}\n{align(head, rows)}")
     return "\n\n".join(blocks)
+
+
+def batch(result: dict[str, Any]) -> str:
+    memory, planning = result["memory"], result["planning"]
+    rates = result["images_per_second"]
+    one = next(iter(rates.values()))
+    rows: list[Row] = [
+        ("time over a bare loop", f"{result['ratio']:.3f}", verdict(result)),
+        ("memory after a tenth, MiB", memory["mib"], ""),
+        ("its growth to the end, MiB", memory["growth_mib"], ""),
+    ]
+    for side, rate in rates.items():
+        rows.append((f"images a second, {side}", rate, f"{rate / one:.2f} times"))
+    rows += [
+        (f"plan and record {planning['files']:,} files, ms a file", planning["ms_per_file"], ""),
+        ("skip them in the next run, ms a file", planning["ms_per_skipped_file"], ""),
+        ("memory of both, MiB", planning["memory_mib"], ""),
+    ]
+    what = f"{result['images']:,} images {result['side']}×{result['side']}, {result['network']}"
+    return align((what, "", ""), rows)
 
 
 def verdict(result: dict[str, Any], relation: str = "≤") -> str:

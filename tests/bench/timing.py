@@ -51,7 +51,11 @@ def warm_up(calls: Mapping[str, Call], optional: str = "") -> dict[str, str]:
 
 
 def alternate(
-    calls: Mapping[str, Call], *, rounds: int, device: torch.device | str = "cpu"
+    calls: Mapping[str, Call],
+    *,
+    rounds: int,
+    device: torch.device | str = "cpu",
+    burst: int = BURST,
 ) -> dict[str, Timing]:
     """Time warm sides in turns: a short burst of each a round, another one first each time.
 
@@ -62,7 +66,7 @@ def alternate(
     for number in range(rounds):
         first = number % len(names)
         for name in names[first:] + names[:first]:
-            for _ in range(BURST):
+            for _ in range(burst):
                 seconds[name].append(_seconds(calls[name], torch.device(device)))
     return {name: Timing.of(taken) for name, taken in seconds.items()}
 

@@ -89,6 +89,21 @@ def test_memory() -> None:
     assert found["bound"] == 1.0
 
 
+@pytest.mark.skipif(not CLEAR.exists(), reason=f"needs Linux's {CLEAR}")
+def test_a_photograph() -> None:
+    """Both sides come to the same picture."""
+    (found,) = quick("--parts", "denoise", "--networks", "seed")["parts"]["denoise"]
+    assert set(found["sides"]) == {"n2n", "eager", "channels_last"}
+    assert found["unavailable"] == {}
+    assert found["largest_difference"] <= 1
+    own, fastest = found["sides"]["n2n"], found["sides"][found["fastest"]]
+    assert own["mpixel_per_s"] == pytest.approx(120 / own["median_ms"], rel=1e-2)
+    assert found["ratio"] == pytest.approx(own["median_ms"] / fastest["median_ms"], rel=1e-2)
+    least = found["sides"][found["least"]]["peak_mib"]
+    assert least == min(found["sides"][name]["peak_mib"] for name in ("eager", "channels_last"))
+    assert found["memory_ratio"] == pytest.approx(own["peak_mib"] / least, rel=0.2, abs=0.2)
+
+
 def test_an_epoch(make_set, tmp_path: Path) -> None:
     found = quick("--parts", "epoch")["parts"]["epoch"]
     assert (found["pairs"], found["steps"], found["set"]) == (200, 25, "random pairs")
@@ -114,13 +129,15 @@ def test_shapes() -> None:
 
 
 def test_the_tables() -> None:
-    result = run("--quick", "--parts", "step,epoch,floor", "--networks", "seed")
+    result = run("--quick", "--parts", "step,denoise,epoch,floor", "--networks", "seed")
     assert result.exit_code == 0, result.output
     assert re.search(r"^1 threads on \d+ of \d+ cores$", result.stdout, re.MULTILINE)
     assert f"torch {torch.__version__}" in result.stdout
     assert re.search(r"^seed +fp32 +8 .+ ≤ 0\.85 (not )?met$", result.stdout, re.MULTILINE)
     assert re.search(r"^seed .+ ≥ 0\.65 (not )?met$", result.stdout, re.MULTILINE)
     assert re.search(r"^ratio .+ ≤ 1\.05 (not )?met$", result.stdout, re.MULTILINE)
+    assert re.search(r"^seed +0\.1 +megapixels a second .+ time$", result.stdout, re.MULTILINE)
+    assert re.search(r"^seed +0\.1 +peak memory, MiB .+ memory$", result.stdout, re.MULTILINE)
     assert "2.3 times torch" in result.stdout
     assert "step seed fp32 (1 of" in result.stderr
 

@@ -172,6 +172,8 @@ def test_a_dry_run_says_all_and_writes_nothing(folder: Path) -> None:
     for name in ("in/a.png", "in/b.jpg", "in/c.png", "in/sub/d.tif", "in/x.png"):
         image(name)
     Path("in/link.png").symlink_to("/etc/hostname")
+    Path("in/broken.png").touch()
+    PIL.Image.linear_gradient("L").save("in/grey.png")
     run("in", "out", "--include", "a.png")
     Path("out/c.png").write_bytes(b"other")
     before = snapshot(".")
@@ -181,22 +183,40 @@ def test_a_dry_run_says_all_and_writes_nothing(folder: Path) -> None:
     assert result.stdout.splitlines() == [
         "skip  in/a.png → out/a.png",
         "do    in/b.jpg → out/b.jpg",
+        "fail  in/broken.png → out/broken.png: an image expected, found an empty file (zero bytes)",
         f"fail  in/c.png → out/c.png: {reason}",
+        "do    in/grey.png → out/grey.png",
         "fail  in/link.png → out/link.png: a link that leads out of the input folder is not "
         "followed",
         "do    in/sub/d.tif → out/sub/d.tif",
-        "2 to do, 1 done before, 2 would fail, 0 other files ignored, 1 excluded; nothing was "
+        "note: grey goes through the colour model as three equal channels (1 files)",
+        "3 to do, 1 done before, 3 would fail, 0 other files ignored, 1 excluded; nothing was "
         "written",
     ]
     assert snapshot(".") == before
     found = json.loads(run("in", "out", "--dry-run", "--json", "--exclude", "x.*").stdout)
-    assert {key: found[key] for key in ("do", "skip", "fail")} == {"do": 2, "skip": 1, "fail": 2}
-    assert found["files"][2] == {
+    assert {key: found[key] for key in ("do", "skip", "fail")} == {"do": 3, "skip": 1, "fail": 3}
+    assert found["files"][3] == {
         "input": "c.png",
         "output": "c.png",
         "plan": "fail",
         "reason": reason,
     }
+
+
+def test_a_dry_run_tells_what_a_format_cannot_hold(folder: Path) -> None:
+    PIL.Image.new("RGBA", (9, 7)).save(image("in/a.png"))
+    image("in/b.png")
+    result = run("in", "out", "--dry-run", "--format", "jpg")
+    assert result.exit_code == 1
+    reason = "no transparency expected for JPEG, found it; choose PNG or TIFF"
+    assert result.stdout.splitlines()[:2] == [
+        f"fail  in/a.png → out/a.jpg: {reason}",
+        "do    in/b.png → out/b.jpg",
+    ]
+    found = run("in", "out", "--format", "jpg")
+    assert (found.exit_code, sorted(snapshot("out"))) == (1, ["out/b.jpg"])
+    assert f"n2n: in/a.png: {reason}" in found.stderr.splitlines()
 
 
 def test_options_reach_the_denoiser(folder: Path) -> None:

@@ -1,0 +1,194 @@
+"""`kill -9` at random moments: what was finished stays, what was in flight is done again, once."""
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from n2n import models
+from n2n.batch import MANIFEST
+from n2n.checkpoint import save_model
+
+IMAGES = 120
+KILLS = 10
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A model, and images of several sizes in a tree."""
+    network = models.create("seed", width=16, generator=torch.Generator().manual_seed(0))
+    save_model(tmp_path / "model.safetensors", network, {})
+    rng = np.random.default_rng(0)
+    for number in range(IMAGES):
+        path = tmp_path / "in" / f"{number % 3}" / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shape = (*rng.integers(60, 200, 2), 3)
+        PIL.Image.fromarray(rng.integers(0, 256, shape, np.uint8)).save(path)
+    return tmp_path
+
+
+def start(folder: Path, output: str, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "jobs.denoise", "in", output, "--model", "model.safetensors"]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, "--threads", "1", "--device", "cpu", *options],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen) -> str:
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, text.decode()
+    return text.decode()
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of all files but the manifest; a folder for what is being written would count."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        if path.is_file()
+        else "folder"
+        for path in folder.rglob("*")
+        if path.name != MANIFEST
+    }
+
+
+def states(output: Path) -> list[tuple[str, str]]:
+    """(state, output) of each whole line of the manifest."""
+    found = []
+    for line in (output / MANIFEST).read_bytes().splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # torn
+        found.append((record.get("state", next(iter(record))), record.get("output", "")))
+    return found
+
+
+def count(output: Path, state: str) -> int:
+    if not (output / MANIFEST).exists():
+        return 0
+    return sum(found == state for found, _ in states(output))
+
+
+def wait_for(condition, process: subprocess.Popen) -> bool:
+    """False when the process ended before."""
+    deadline = time.monotonic() + 90
+    while not condition():
+        assert time.monotonic() < deadline
+        if process.poll() is not None:
+            return False
+        time.sleep(0.005)
+    return True
+
+
+def children(pid: int) -> list[tuple[int, str]]:
+    """(pid, name) of all that descend from a process."""
+    parents: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdecimal():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                names[int(entry.name)] = (entry / "cmdline").read_text().split("\0")[0]
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found, waiting = [], [pid]
+    while waiting:
+        for child in parents.get(waiting.pop(), []):
+            found.append((child, names[child]))
+            waiting.append(child)
+    return found
+
+
+def check(folder: Path, expected: dict[str, str]) -> None:
+    assert digests(folder / "out") == expected
+    ended: set[str] = set()
+    for state, output in states(folder / "out"):
+        assert not (state == "begun" and output in ended), f"{output} was done, and done again"
+        if state == "done":
+            ended.add(output)
+    assert len(ended) == IMAGES
+    summary = finish(start(folder, "out"))
+    assert f"0 done, {IMAGES} skipped" in summary
+    assert digests(folder / "out") == expected
+
+
+@pytest.mark.slow
+def test_the_only_process_is_killed_ten_times(folder: Path) -> None:
+    began = time.monotonic()
+    finish(start(folder, "expected"))
+    expected = digests(folder / "expected")
+    rng = random.Random(0)
+    kills = 0
+    while kills < KILLS:
+        runs = count(folder / "out", "run")
+        process = start(folder, "out")
+        begun = wait_for(lambda runs=runs: count(folder / "out", "run") > runs, process)
+        assert begun, "all was done before ten kills: give it more images"
+        time.sleep(rng.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+        kills += 1
+    left = IMAGES - count(folder / "out", "done")
+    assert left > 0, f"nothing left to kill in {time.monotonic() - began:.0f} s"
+    finish(start(folder, "out"))
+    check(folder, expected)
+
+
+@pytest.fixture
+def ended() -> Iterator[list[int]]:
+    """Process groups that the test started; nothing of them may be left."""
+    groups: list[int] = []
+    yield groups
+    for group in groups:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+@pytest.mark.slow
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_workers_and_driver_are_killed_in_turn(folder: Path, ended: list[int]) -> None:
+    finish(start(folder, "expected"))
+    expected = digests(folder / "expected")
+    rng = random.Random(1)
+    for kill in range(KILLS):
+        runs, done = count(folder / "out", "run"), count(folder / "out", "done")
+        process = start(folder, "out", "--workers", "2", "--threads", "1")
+        ended.append(process.pid)
+        victim = ("worker", "driver", "both")[kill % 3]
+        working = lambda done=done: count(folder / "out", "done") > done  # noqa: E731
+        assert wait_for(working, process), process.communicate()[0].decode()
+        assert count(folder / "out", "run") > runs
+        time.sleep(rng.uniform(0, 0.1))
+        if victim != "driver":
+            workers = [pid for pid, name in children(process.pid) if name.startswith("ray::Host")]
+            assert workers
+            os.kill(rng.choice(workers), signal.SIGKILL)
+        if victim == "worker":
+            time.sleep(rng.uniform(0, 0.3))
+            if kill + 1 == KILLS:
+                break
+        process.kill()
+        process.communicate()
+    finish(process if victim == "worker" else start(folder, "out", "--workers", "2"))
+    check(folder, expected)
