@@ -1,7 +1,7 @@
 """Bunches of items over worker processes on Ray, each item to exactly one outcome.
 
 A worker is one actor that holds what `make()` built, once. It gets a bunch or two ahead, and its
-outcomes stream back one by one, so that what it had done is known when it dies. Its unfinished
+outcomes stream back as they come, so that what it had done is known when it dies. Its unfinished
 items are then done again, each alone, so that one which kills its worker is known for certain; at
 the third death it is given up, and the rest goes on.
 """
@@ -160,12 +160,12 @@ class Pool(Generic[Item, Outcome]):
             yield from self._bury(seat)
 
     def _take(self, seat: Seat) -> Iterator[Outcome]:
-        news = seat.next_outcome()
+        news = seat.next_outcomes()
         if news is not None:
-            item, outcome = news
             self._begun = True
-            self._deaths.pop(item, None)
-            yield outcome
+            for item, outcome in news:
+                self._deaths.pop(item, None)
+                yield outcome
             return
         forgotten = seat.bunches.popleft().left.values()
         self._feed(seat)

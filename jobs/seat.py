@@ -1,28 +1,23 @@
 """One worker process on Ray as its driver sees it: its place, what it has to do, what it says."""
 
-import ctypes
 import os
-import pickle
-import signal
-import sys
 import time
-import traceback
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from jobs.host import Actor, Raised
 from n2n.errors import InvalidValue, JobFailed
 
-__all__ = ["Bunch", "Died", "Placement", "Raised", "Seat", "capacity", "dismiss", "resources"]
+__all__ = ["Bunch", "Died", "Placement", "Seat", "capacity", "dismiss", "resources"]
 
 SECONDS_TO_END = 10
 GRAIN = 10_000  # of Ray's books
 MANY = 2**31
-PR_SET_PDEATHSIG = 1  # of prctl(2)
 
 
 class Died(Exception):
@@ -89,71 +84,6 @@ def resources() -> str:
     return " and ".join(parts)
 
 
-@dataclass(frozen=True)
-class Raised:
-    """An exception on its way out of a worker."""
-
-    error: Exception
-    trace: str
-
-    @classmethod
-    def during(cls, error: Exception) -> "Raised":
-        """The exception itself where it can travel, else its text."""
-        trace = "".join(traceback.format_exception(error))
-        try:
-            pickle.loads(pickle.dumps(error))
-        except Exception:
-            error = JobFailed(f"{type(error).__name__}: {error}")
-        return cls(error, trace)
-
-    def throw(self) -> None:
-        self.error.add_note(f"In a worker:\n{self.trace}")
-        raise self.error
-
-
-class Host:
-    """The actor: a process that holds one worker.
-
-    Its constructor does nothing: Ray would lose the type of an exception raised there.
-    """
-
-    _worker: Any
-
-    def place(self) -> tuple[str, int]:
-        """The node's id and the process's: this process is there."""
-        return ray.get_runtime_context().get_node_id(), os.getpid()
-
-    def start(self, make: Callable[[], Any]) -> Raised | None:
-        end_with_parent()
-        try:
-            self._worker = make()
-        except Exception as error:
-            return Raised.during(error)
-        return None
-
-    @ray.method(num_returns="streaming")
-    def run(self, items: Sequence[Any]) -> Iterator[tuple[int, Any] | Raised]:
-        """Each outcome with the position of its item."""
-        try:
-            positions = {item: position for position, item in enumerate(items)}
-            for outcome in self._worker.run(items):
-                yield positions[outcome.item], outcome
-        except Exception as error:
-            yield Raised.during(error)
-
-
-def end_with_parent() -> None:
-    """Die with Ray's process on this machine, at once: nobody would hear of what is done later.
-
-    Ray itself takes two seconds, in which the next run may have begun.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-Actor: Any = ray.remote(max_restarts=0)(Host)
-
-
 @dataclass
 class Bunch:
     """Items on their way through one worker."""
@@ -208,8 +138,8 @@ class Seat:
             raised.throw()
         self.working = True
 
-    def next_outcome(self) -> tuple[Any, Any] | None:
-        """Take the news of a bunch: an item and its outcome, or None at the bunch's end."""
+    def next_outcomes(self) -> list[tuple[Any, Any]] | None:
+        """Take the news of a bunch: items with their outcomes, or None at the bunch's end."""
         bunch = self.bunches[0]
         try:
             news = fetch(next(bunch.stream))
@@ -217,8 +147,7 @@ class Seat:
             return None
         if isinstance(news, Raised):
             news.throw()
-        position, outcome = news
-        return bunch.left.pop(position), outcome
+        return [(bunch.left.pop(position), outcome) for position, outcome in news]
 
     def lost_with_its_machine(self) -> bool:
         """Whether no item is to blame for the death."""

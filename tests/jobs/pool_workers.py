@@ -87,9 +87,8 @@ class Recorder:
             raise JobFailed("stopped in the middle")
         elif item.does == "wait":
             time.sleep(0.2)
-        elif item.does == "spin":
-            while True:
-                pass
+        elif item.does.startswith("meet "):
+            self._meet(int(item.does.split()[1]))
         elif item.does == "hang":
             time.sleep(600)
         elif item.does == "talk":
@@ -97,3 +96,10 @@ class Recorder:
 
     def _is_first(self, item: Item) -> bool:
         return (self._folder / "begun").read_text().split().count(str(item.number)) == 1
+
+    def _meet(self, count: int) -> None:
+        """Wait for so many workers to have started."""
+        deadline = time.monotonic() + 60
+        while len((self._folder / "started").read_text().split()) < count:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)

@@ -81,15 +81,13 @@ KILLER = "failed: its worker died 3 times at it"
 
 
 def test_every_item_is_done_once(pool: Pool) -> None:
-    outcomes = list(pool.run(bunches(103, 5, **{f"n{n}": "wait" for n in range(0, 100, 20)})))
+    outcomes = list(pool.run(bunches(103, 5, n0="meet 2", n5="meet 2")))
     assert states(outcomes) == dict.fromkeys(range(103), DONE)
     assert set(pool.begun.values()) == {1}
-    # Two processes, each of which built its worker once and had its share.
+    # Two processes, each of which built its worker once.
     started = pool.lines("started")
     assert len(started) == len(set(started)) == 2
-    share = Counter(outcome.pid for outcome in outcomes)
-    assert share.keys() == {int(pid) for pid in started}
-    assert min(share.values()) >= 5
+    assert {outcome.pid for outcome in outcomes} == {int(pid) for pid in started}
 
 
 def test_outcomes_come_before_their_bunch_ends(pool: Pool) -> None:
@@ -115,7 +113,7 @@ def test_bunches_are_taken_as_they_are_needed(pool: Pool) -> None:
 
 def test_no_more_workers_than_bunches(pool: Pool) -> None:
     assert len(list(pool.run([[Item(0)], [], [Item(1)]], workers=4))) == 2
-    assert len(pool.lines("started")) == 2
+    assert 1 <= len(pool.lines("started")) <= 2  # the first may have done both
 
 
 def test_a_killed_worker_costs_what_it_had_not_done(pool: Pool) -> None:
@@ -208,7 +206,7 @@ def test_a_closed_iterator_has_ended_its_workers(pool: Pool) -> None:
 
 
 def test_parts_of_gpus(pool: Pool) -> None:
-    does = {f"n{n}": "wait" for n in range(8)}
+    does = {f"n{n}": "meet 4" for n in range(8)}
     outcomes = list(pool.run(bunches(8, 1, **does), workers=4, gpus_per_worker=0.5))
     assert len({outcome.pid for outcome in outcomes}) == 4
     # Two workers to each of the two, of which each worker sees its own alone.
@@ -228,12 +226,12 @@ def test_a_place_that_is_not_there(pool: Pool) -> None:
 
 
 def test_fewer_places_than_workers(pool: Pool) -> None:
-    does = {f"n{n}": "wait" for n in range(20)}
-    said = states(pool.run(bunches(20, 1, **does), workers=3, gpus_per_worker=1, patience=0.5))
-    assert said == dict.fromkeys(range(20), DONE)
+    does = {"n0": "meet 2", "n1": "meet 2"} | {f"n{n}": "wait" for n in range(2, 60)}
+    said = states(pool.run(bunches(60, 1, **does), workers=3, gpus_per_worker=1, patience=5))
+    assert said == dict.fromkeys(range(60), DONE)
     assert len(pool.lines("started")) == 2
     [line] = pool.warnings
-    assert "3 workers with 1 CPU and 1 GPU each expected a place within 0.5 s" in line
+    assert "3 workers with 1 CPU and 1 GPU each expected a place within 5 s" in line
     assert "1 of them still waiting; going on without" in line
 
 
@@ -277,18 +275,17 @@ def test_addresses_where_no_ray_is(tmp_path: Path) -> None:
 def test_a_machine_that_is_lost(pool: Pool) -> None:
     """In the middle of a bunch: what it had not done is done elsewhere, and no item is blamed."""
     machine = pool.cluster.add(cpus=4)
-    does = {f"n{n}": "wait" for n in range(60)}
+    does = {f"n{n}": "meet 6" if n < 30 else "wait" for n in range(90)}
     said: dict[int, str] = {}
-    outcomes = pool.run(bunches(60, 5, **does), workers=6)
+    outcomes = pool.run(bunches(90, 5, **does), workers=6)
     for outcome in outcomes:
         said[outcome.item.number] = outcome.said
-        if len(said) == 10:
+        if len(said) == 40:
             pool.cluster.lose(machine)
-    assert said == dict.fromkeys(range(60), DONE)
+    assert said == dict.fromkeys(range(90), DONE)
     assert max(pool.begun.values()) == 2
 
 
-@pytest.mark.slow
 def test_the_drivers_memory_is_flat(pool: Pool) -> None:
     count, size = 100_000, 100
     source = ([Item(start + n) for n in range(size)] for start in range(0, count, size))

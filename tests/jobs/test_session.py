@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from clusters import RayCluster, processes_of
 
+from jobs import session
+
 pytestmark = pytest.mark.ray
 
 SCRIPT = """
@@ -118,7 +120,7 @@ print(os.listdir(os.environ["TMPDIR"]))
     assert list((driver.folder / "home").iterdir()) == []
 
 
-@pytest.mark.parametrize("does", ["wait", "hang"])
+@pytest.mark.parametrize("does", [pytest.param("wait", marks=pytest.mark.slow), "hang"])
 def test_ctrl_c(start: Start, does: str) -> None:
     driver = start(f"run(*[{does!r}] * 100)")
     driver.wait_for("begun")
@@ -134,7 +136,7 @@ def test_ctrl_c(start: Start, does: str) -> None:
 
 
 def test_a_killed_driver_takes_its_workers_along(start: Start) -> None:
-    """At once: the next run must not meet them. What it left on the disk, the next run removes."""
+    """At once: the next run must not meet them."""
     driver = start("run(*['wait'] * 100)")
     driver.wait_for("begun")
     workers = [int(line) for line in (driver.folder / "started").read_text().split()]
@@ -143,12 +145,29 @@ def test_a_killed_driver_takes_its_workers_along(start: Start) -> None:
     driver.process.wait()
     time.sleep(1)
     assert not driver.left.keys() & set(workers)
-    assert len(list(driver.temporary.iterdir())) == 1
-    (driver.folder / "begun").unlink()
-    again = start("run(*['wait'] * 100)", TMPDIR=str(driver.temporary))
-    again.wait_for("begun")
-    [folder] = driver.temporary.iterdir()
-    assert str(again.process.pid) in folder.name
+    [left] = driver.temporary.iterdir()
+    assert left.name.startswith(f"{session.PREFIX}{driver.process.pid}-")
+
+
+def test_what_a_killed_driver_left_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["true"]) as ended:
+        pass
+    dead, alive, other = (
+        tmp_path / name
+        for name in (f"{session.PREFIX}{ended.pid}-abc", f"{session.PREFIX}1-abc", "n2n-other")
+    )
+    for folder in (dead, alive, other):
+        (folder / "logs").mkdir(parents=True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(session, "LONGEST_FOLDER", 1000)
+    made = session._folder()
+    assert set(tmp_path.iterdir()) == {alive, other, made}
+    monkeypatch.setattr(session, "LONGEST_FOLDER", 1)  # too long for sockets
+    short = session._folder()
+    short.rmdir()
+    assert short.parent == Path("/tmp")
 
 
 @pytest.mark.slow
