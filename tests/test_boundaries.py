@@ -25,7 +25,15 @@ ROOT = Path(n2n.__file__).parents[1]
 FIVE = {"empty", "cat", "arange", "fold", "unfold"}
 # Of layers: not exported.
 HELPERS = {
-    *("columns", "forms", "geometry", "memory", "mirrored", "planes", "plans", "windows"),
+    "columns",
+    "forms",
+    "geometry",
+    "interpolation",
+    "memory",
+    "mirrored",
+    "planes",
+    "plans",
+    "windows",
     "winograd",
 }
 ANNOTATIONS = {"Tensor", "Generator", "dtype", "device"}

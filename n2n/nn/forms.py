@@ -4,9 +4,10 @@ from torch import Tensor
 
 from n2n.nn.columns import Columns
 from n2n.nn.geometry import Windows
+from n2n.nn.interpolation import TILE
 from n2n.nn.mirrored import Mirrored
 from n2n.nn.planes import FEW_CHANNELS, Planes
-from n2n.nn.winograd import TILE, Winograd
+from n2n.nn.winograd import Winograd
 
 __all__ = ["Form", "choose_form"]
 

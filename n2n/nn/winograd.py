@@ -13,38 +13,26 @@ read from right to left:
 
 A tile is taken as a vector, and Bᵀ x B as one 36x36 matrix, Bᵀ ⊗ Bᵀ, times it. Lavin & Gray 2016.
 
-The points are 0, ±√½, ±√2 and ∞. In float32 the mean error is then 7e-7 of a result's mean for 32
-channels and 1.2e-6 for 128, 3 to 5 times that of columns; with the usual 0, ±1, ±2 and ∞ it is
-more than twice that. For the choice of points see Barabasz et al. 2020.
+The matrices, and the points that they stand for, are in `n2n.nn.interpolation`.
 
 N batch; C, G channels of image and grid; P, Q grid; S, T rows and columns of tiles; L tiles of a
 block.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from math import prod
-from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor, empty
 
 from n2n.nn.activation import Activation, apply, differentiate
 from n2n.nn.arguments import Pair
 from n2n.nn.geometry import Windows
+from n2n.nn.interpolation import REACH, TILE, matrices
 from n2n.nn.module import scratch
 from n2n.nn.windows import Block, ChannelsLast, add_column_sums, as_views, blocks, gather, scatter
 
-if TYPE_CHECKING:
-    from torch import device, dtype
-
 __all__ = ["Winograd"]
 
-TILE = 4  # outputs a side
-REACH = 6  # inputs a side
-POINTS = (0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5))  # and infinity
 BLOCK_BYTES = 2 * 2**20  # of V, or of the products, at once: all of a block stays in the cache
 
 
@@ -155,7 +143,7 @@ class Winograd(ChannelsLast):
         views = as_views(tiles.flatten(1)[None], self._tiles, _tiling(size), block)
         gather(image, self._tiles, _tiling(size), block, views)
         values = scratch().empty("values", shape, image)
-        return values.baddbmm_(_matrices(image).image.expand(tiles.shape[0], -1, -1), tiles, beta=0)
+        return values.baddbmm_(matrices(image).image.expand(tiles.shape[0], -1, -1), tiles, beta=0)
 
     def _products_to_image(
         self,
@@ -171,7 +159,7 @@ class Winograd(ChannelsLast):
         values = scratch().empty("tiles", (REACH**2, products.shape[0], channels), image)
         values.baddbmm_(products.transpose(0, 1), kernels, beta=0)
         tiles = scratch().empty("values", (products.shape[0], REACH**2, channels), image)
-        back = _matrices(image).image.t().expand(tiles.shape[0], -1, -1)
+        back = matrices(image).image.t().expand(tiles.shape[0], -1, -1)
         tiles.baddbmm_(back, values.transpose(0, 1), beta=0)
         views = as_views(tiles.flatten(1)[None], self._tiles, _tiling(size), block)
         scatter(views, image, self._tiles, _tiling(size), block, bias)
@@ -183,7 +171,7 @@ class Winograd(ChannelsLast):
             whole.zero_()[:, : part.shape[1], : part.shape[2]].copy_(part)
         outputs.copy_(_as_tiles(whole))
         products = scratch().empty("products", (_length(block), REACH**2, grid.shape[3]), grid)
-        back = _matrices(grid).grid.t().expand(products.shape[0], -1, -1)
+        back = matrices(grid).grid.t().expand(products.shape[0], -1, -1)
         return products.baddbmm_(back, outputs.view(products.shape[0], TILE**2, -1), beta=0)
 
     def _products_to_grid(
@@ -194,7 +182,7 @@ class Winograd(ChannelsLast):
         products = scratch().empty("products", (REACH**2, values.shape[0], channels), grid)
         products.baddbmm_(values.transpose(0, 1), kernels.transpose(1, 2), beta=0)
         outputs, whole, part = self._grid_tiles(grid, block)
-        matrix = _matrices(grid).grid.expand(values.shape[0], -1, -1)
+        matrix = matrices(grid).grid.expand(values.shape[0], -1, -1)
         outputs.view(values.shape[0], TILE**2, -1).baddbmm_(
             matrix, products.transpose(0, 1), beta=0
         )
@@ -257,66 +245,15 @@ def _as_tiles(whole: Tensor) -> Tensor:
 
 def _transform_kernels(weight: Tensor) -> Tensor:
     """U = G w Gᵀ, (36, G, C)."""
-    kernels: Tensor = _matrices(weight).kernel @ weight.flatten(2).flatten(0, 1).t()
+    kernels: Tensor = matrices(weight).kernel @ weight.flatten(2).flatten(0, 1).t()
     return kernels.view(-1, *weight.shape[:2])
 
 
 def _transform_kernels_back(kernels: Tensor) -> Tensor:
     """w = Gᵀ U G, (G, C, 3, 3): the adjoint of `_transform_kernels`."""
-    weight: Tensor = kernels.flatten(1).t() @ _matrices(kernels).kernel
+    weight: Tensor = kernels.flatten(1).t() @ matrices(kernels).kernel
     return weight.view(*kernels.shape[1:], 3, 3)
 
 
 def _new(shape: Sequence[int], like: Tensor) -> Tensor:
     return empty(shape, dtype=like.dtype, device=like.device)
-
-
-# The three matrices
-
-
-class _Matrices(NamedTuple):
-    """What a tile, as a vector, is multiplied by."""
-
-    image: Tensor  # Bᵀ ⊗ Bᵀ, (36, 36)
-    kernel: Tensor  # G ⊗ G, (36, 9)
-    grid: Tensor  # Aᵀ ⊗ Aᵀ, (16, 36)
-
-
-def _matrices(like: Tensor) -> _Matrices:
-    return _matrices_in(like.dtype, like.device)
-
-
-@lru_cache
-def _matrices_in(dtype: dtype, device: device) -> _Matrices:
-    """Rows of Bᵀ, G and columns of Aᵀ belong to the points, the last of them to ∞.
-
-    Aᵀ and G evaluate a polynomial, given by its coefficients; G divides by Π (p - q) over the
-    other points q, and row p of Bᵀ is the polynomial that is 0 at all of them.
-    """
-    image, kernel, grid = [], [], []
-    for point in POINTS:
-        others = [other for other in POINTS if other != point]
-        scale = prod(point - other for other in others)
-        image.append([*_with_roots(others), 0.0])
-        kernel.append([point**power / scale for power in range(REACH - TILE + 1)])
-        grid.append([point**power for power in range(TILE)])
-    image.append(_with_roots(POINTS))
-    kernel.append([0.0] * (REACH - TILE) + [1.0])
-    grid.append([0.0] * (TILE - 1) + [1.0])
-    transposed = [list(row) for row in zip(*grid, strict=True)]
-    new = empty(0, dtype=dtype, device=device).new_tensor
-    return _Matrices(*(new(_kronecker(matrix)) for matrix in (image, kernel, transposed)))
-
-
-def _with_roots(roots: Sequence[float]) -> list[float]:
-    """Coefficients of Π (x - root), the constant first."""
-    polynomial = [1.0]
-    for root in roots:
-        shifted, scaled = [0.0, *polynomial], [root * value for value in polynomial] + [0.0]
-        polynomial = [up - down for up, down in zip(shifted, scaled, strict=True)]
-    return polynomial
-
-
-def _kronecker(matrix: list[list[float]]) -> list[list[float]]:
-    """M ⊗ M: every product of an entry with another."""
-    return [[x * y for x in above for y in below] for above in matrix for below in matrix]

@@ -12,10 +12,11 @@ from n2n.nn import Conv2d, ConvTranspose2d
 from n2n.nn.columns import Columns
 from n2n.nn.forms import FEWEST_CHANNELS, Form, choose_form
 from n2n.nn.geometry import Windows
+from n2n.nn.interpolation import TILE
 from n2n.nn.mirrored import Mirrored
 from n2n.nn.module import scratch
 from n2n.nn.planes import FEW_CHANNELS, Planes
-from n2n.nn.winograd import BLOCK_BYTES, TILE, Winograd
+from n2n.nn.winograd import BLOCK_BYTES, Winograd
 
 from .check import LAYOUTS, check_layer, random_tensor, seeded
 from .strategies import layouts, seeds
