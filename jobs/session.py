@@ -28,13 +28,14 @@ LONGEST_FOLDER = 24  # characters; the names of Ray's sockets below it must stay
 
 
 @contextmanager
-def joined(address: str | None) -> Iterator[bool]:
+def joined(address: str | None, *, object_store: int = OBJECT_STORE) -> Iterator[bool]:
     """Be a driver of Ray inside of the block; gives whether that Ray is our own.
 
     address: of a running cluster, HOST:PORT or "auto"; it is left running. None: a Ray of our own
     on this machine's cores and GPUs, ended with the block, its processes and files too, also when
     this process is killed (but the files). A Ray that this process has already joined is used as
-    it is, and not left. Raises InvalidValue where no cluster answers.
+    it is, and not left. object_store: bytes of memory for what processes share, of a Ray of our
+    own. Raises InvalidValue where no cluster answers.
     """
     if ray.is_initialized():
         yield False
@@ -42,7 +43,7 @@ def joined(address: str | None) -> Iterator[bool]:
     with _environment_kept(), _muted():
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if address is None:
-            with _started():
+            with _started(object_store):
                 yield True
         else:
             _join(address)
@@ -53,27 +54,27 @@ def joined(address: str | None) -> Iterator[bool]:
 
 
 @contextmanager
-def _started() -> Iterator[None]:
+def _started(object_store: int) -> Iterator[None]:
     """A Ray of our own: nobody else's, and nothing of it is left."""
     # A token for this process alone; else Ray writes one into the user's home.
     if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
         os.environ["RAY_AUTH_TOKEN"] = _token()
     folder = _folder()
     try:
-        _start(folder)
+        _start(folder, object_store)
         yield
     finally:  # also of one that was stopped while it started
         ray.shutdown()
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _start(folder: Path) -> None:
+def _start(folder: Path, object_store: int) -> None:
     try:
         _init(
             address="local",
             num_cpus=default_workers(),
             include_dashboard=False,
-            object_store_memory=OBJECT_STORE,
+            object_store_memory=max(object_store, OBJECT_STORE),
             _temp_dir=str(folder),
         )
     except (RuntimeError, OSError) as error:

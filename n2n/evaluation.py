@@ -1,5 +1,6 @@
 """Scores of a network on pairs: against the clean images where they are known, else estimated."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from math import isfinite
 
@@ -13,7 +14,7 @@ from n2n.errors import ShapeError
 from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
 from n2n.models import Network
 
-__all__ = ["Scores", "evaluate", "require_fit", "to_float"]
+__all__ = ["Scores", "Tally", "evaluate", "require_fit", "tally_groups", "to_float"]
 
 BATCH = 250
 
@@ -64,11 +65,21 @@ def evaluate(network: Network, split: Split, *, device: torch.device | str = "cp
 
     Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
     """
+    return tally_groups(network, split, range(len(split.groups)), device=device).scores()
+
+
+def tally_groups(
+    network: Network, split: Split, groups: Iterable[int], *, device: torch.device | str = "cpu"
+) -> "Tally":
+    """The sums over some row groups, which others merge with those over the rest of the split.
+
+    Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
+    """
     require_fit(network, split)
     network.eval()
-    tally = _Tally(noisy=split.target == "noisy", clean=split.has_clean)
+    tally = Tally(noisy=split.target == "noisy", clean=split.has_clean)
     columns = ("input", "target", "clean") if split.has_clean else ("input", "target")
-    for group in range(len(split.groups)):
+    for group in groups:
         arrays = split.read_groups([group], columns)
         for first in range(0, len(arrays["input"]), BATCH):
             part = {
@@ -76,7 +87,7 @@ def evaluate(network: Network, split: Split, *, device: torch.device | str = "cp
                 for name, array in arrays.items()
             }
             tally.add(network, part["input"], part["target"], part.get("clean"))
-    return tally.scores()
+    return tally
 
 
 def require_fit(network: Network, split: Split) -> None:
@@ -95,8 +106,8 @@ def to_float(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> T
     return torch.from_numpy(pixels).to(device).to(torch.float32).div_(255)
 
 
-class _Tally:
-    """Sums over the batches of a split."""
+class Tally:
+    """Sums over the batches of a split, or of a part of it. It travels between processes."""
 
     def __init__(self, *, noisy: bool, clean: bool) -> None:
         self.estimate = PooledEstimate() if noisy else None
@@ -117,6 +128,17 @@ class _Tally:
             self._sum("psnr", psnr(denoised, clean))
             self._sum("ssim", ssim(denoised, clean))
             self._sum("input_psnr", psnr(x, clean))
+
+    def merge(self, other: "Tally") -> None:
+        """Add another part's sums."""
+        self.images += other.images
+        self.loss.merge(other.loss)
+        if self.estimate is not None and other.estimate is not None:
+            self.estimate.merge(other.estimate)
+        if self.pooled is not None and other.pooled is not None:
+            self.pooled.merge(other.pooled)
+        for name, total in other.sums.items():
+            self.sums[name] = self.sums.get(name, 0.0) + total
 
     def _sum(self, name: str, values: Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())

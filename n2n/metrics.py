@@ -108,6 +108,11 @@ class PooledPSNR:
         self._squares += _sum_of_squares(image, reference)
         self._count += image.numel()
 
+    def merge(self, other: "PooledPSNR") -> None:
+        """Take in what another one took in."""
+        self._squares += other._squares
+        self._count += other._count
+
     @property
     def mse(self) -> float:
         """Mean squared error on the scale [0, 1]; nan before the first batch."""
@@ -165,6 +170,12 @@ class PooledEstimate:
         self._errors += error
         self._differences += _sum_of_squares(x, y)
         self._count += x.numel()
+
+    def merge(self, other: "PooledEstimate") -> None:
+        """Take in what another one took in."""
+        self._errors += other._errors
+        self._differences += other._differences
+        self._count += other._count
 
     def estimate(self) -> CleanEstimate:
         """The estimate over all batches so far."""

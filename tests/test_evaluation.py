@@ -1,6 +1,7 @@
 """Scores against scikit-image and numpy."""
 
 import math
+import pickle
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,7 +13,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from n2n import evaluation, models
 from n2n.data import Split
 from n2n.errors import ShapeError
-from n2n.evaluation import Scores, evaluate, require_fit, to_float
+from n2n.evaluation import Scores, evaluate, require_fit, tally_groups, to_float
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -85,6 +86,18 @@ def test_the_estimate_against_numpy(make_set) -> None:
     assert found.estimated_mse == pytest.approx(error, rel=1e-4)
     assert found.estimated_psnr == pytest.approx(10 * math.log10(1 / error), abs=1e-3)
     assert found.sigma == pytest.approx(math.sqrt(((x - y) ** 2).mean() / 2), rel=1e-5)
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_parts_that_are_merged_are_the_whole(make_set, clean: bool) -> None:
+    split = make_set(rows=5, val=2100, clean=clean).val
+    whole = evaluate(network(), split).as_dict()
+    parts = [pickle.loads(pickle.dumps(tally_groups(network(), split, g))) for g in ([2], [0, 1])]
+    parts[0].merge(parts[1])
+    merged = parts[0].scores().as_dict()
+    assert merged.keys() == whole.keys()
+    for name, value in whole.items():
+        assert merged[name] == (value if value is None else pytest.approx(value, rel=1e-12)), name
 
 
 def test_the_estimate_is_close_to_the_truth(make_set) -> None:

@@ -5,21 +5,19 @@ Axes: N rows, C H W an image.
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
+from itertools import accumulate, groupby
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from n2n.data.batches import Window, group_order, iterate, require_batch_size
 from n2n.data.format import ROWS_PER_GROUP, PartInfo, part_name, read_info
-from n2n.errors import InvalidValue, PairSetError
+from n2n.data.part import PartFile
+from n2n.errors import InvalidValue, PairSetError, ShapeError
 
 __all__ = ["MEMORY_LIMIT", "PairSet", "Split"]
 
@@ -42,7 +40,7 @@ class Split:
         self.noise = parts[0][1].provenance.noise
         self.has_clean = "clean" in parts[0][1].columns
         self.sources = parts[0][1].provenance.sources  # names and sha256 digests
-        self._kept: dict[str, NDArray[np.uint8]] | None = None
+        self._kept: dict[str, NDArray[np.uint8]] = {}
 
     def __repr__(self) -> str:
         return f"Split({self.name}: {self.rows} pairs of {self.shape})"
@@ -61,6 +59,22 @@ class Split:
             for group in range(math.ceil(info.rows / ROWS_PER_GROUP))
         )
 
+    def keep(self, columns: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Serve these columns from memory from now on, where reading would copy the files.
+
+        columns: what `read` gave for this split, in this process or another; they may be
+        read-only and shared, and are never written to. ShapeError for others.
+        """
+        for name, array in columns.items():
+            if array.shape != (self.rows, *self.shape) or array.dtype != np.uint8:
+                raise ShapeError(
+                    f"{name}: uint8 of shape {(self.rows, *self.shape)} expected, got "
+                    f"{array.dtype} of {array.shape}; give what read() of the same split gave"
+                )
+            view = array.view()
+            view.flags.writeable = False
+            self._kept[name] = view
+
     def read(self, columns: Sequence[str] = PAIR) -> dict[str, NDArray[np.uint8]]:
         """All rows of some columns.   → uint8 (N, C, H, W) each."""
         return self.read_groups(range(len(self.groups)), columns)
@@ -70,32 +84,43 @@ class Split:
     ) -> dict[str, NDArray[np.uint8]]:
         """Some row groups, by index over all parts, one after another.   → uint8 (N, C, H, W).
 
-        One row group comes as a view of Arrow's buffer; several are copied into one
-        array, with one row group in memory at a time. Raises PairSetError for a damaged file and
-        InvalidValue for a column or an index that is not there.
+        One row group comes as a view of Arrow's buffer; several are copied into one array, with
+        one row group in memory at a time. Of columns that are kept, a run of row groups is a
+        view. Raises PairSetError for a damaged file and InvalidValue for a column or an index
+        that is not there.
         """
         chosen = list(indices)
         self._require(chosen, columns)
+        if self._kept.keys() >= set(columns):
+            return {name: self._gather(self._kept[name], chosen) for name in columns}
         if len(chosen) == 1:
             part, group, _ = self.groups[chosen[0]]
-            with _File(*self.parts[part]) as file:
+            with PartFile(*self.parts[part]) as file:
                 return file.views(group, columns)
         rows = sum(self.groups[index][2] for index in chosen)
         result = {name: np.empty((rows, *self.shape), np.uint8) for name in columns}
         done = 0
         for part, together in groupby(chosen, key=lambda index: self.groups[index][0]):
-            with _File(*self.parts[part]) as file:
+            with PartFile(*self.parts[part]) as file:
                 for _, group, count in (self.groups[index] for index in together):
                     for name, view in file.views(group, columns).items():
                         result[name][done : done + count] = view
                     done += count
         return result
 
+    def _gather(self, column: NDArray[np.uint8], groups: list[int]) -> NDArray[np.uint8]:
+        """Row groups of a kept column: a view if they lie in one run."""
+        firsts = list(accumulate((rows for _, _, rows in self.groups), initial=0))
+        if groups and groups == list(range(groups[0], groups[0] + len(groups))):
+            return column[firsts[groups[0]] : firsts[groups[-1] + 1]]
+        slices = [column[firsts[group] : firsts[group + 1]] for group in groups]
+        return np.concatenate(slices) if slices else column[:0]
+
     def compute_digest(self) -> str:
         """sha256 of the rows of a split of one part, to compare with its metadata's."""
         ((path, info),) = self.parts
         sha256 = hashlib.sha256()
-        with _File(path, info) as file:
+        with PartFile(path, info) as file:
             for name in info.columns:
                 for _, group, _ in self.groups:
                     sha256.update(file.views(group, [name])[name].data)
@@ -128,8 +153,8 @@ class Split:
         if start < 0:
             raise InvalidValue(f"start must be 0 or more; found {start}")
         if self.nbytes <= memory_limit:
-            if self._kept is None:
-                self._kept = self.read(PAIR)
+            if not self._kept.keys() >= set(PAIR):
+                self.keep(self.read(PAIR))
             kept = self._kept
             windows = [Window(self.rows, lambda: (kept["input"], kept["target"]))]
         else:
@@ -217,48 +242,6 @@ class PairSet:
             for path, info in split.parts:
                 sha256.update(f"{split.name}/{path.name} {info.rows_sha256}\n".encode())
         return sha256.hexdigest()
-
-
-class _File:
-    """An open part."""
-
-    def __init__(self, path: Path, info: PartInfo) -> None:
-        self.path, self.info = path, info
-        try:
-            self._file = pq.ParquetFile(path, page_checksum_verification=True)
-        except (pa.ArrowException, FileNotFoundError) as error:
-            raise self._damaged(error) from error
-
-    def __enter__(self) -> "_File":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._file.close()
-
-    def views(self, group: int, columns: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
-        """A row group's columns as views (n, C, H, W) of Arrow's buffers."""
-        try:
-            table = self._file.read_row_group(group, columns=list(columns))
-        except (pa.ArrowException, OSError) as error:
-            raise self._damaged(error) from error
-        return {name: self._view(table.column(name)) for name in columns}
-
-    def _view(self, column: Any) -> NDArray[np.uint8]:
-        if column.null_count:
-            raise self._damaged(ValueError(f"{column.null_count} rows without a value"))
-        chunk = column.chunk(0) if column.num_chunks == 1 else pa.concat_arrays(column.chunks)
-        width = math.prod(self.info.shape)
-        values = np.frombuffer(
-            chunk.buffers()[1], np.uint8, count=len(chunk) * width, offset=chunk.offset * width
-        )
-        return values.reshape(len(chunk), *self.info.shape)
-
-    def _damaged(self, error: Exception) -> PairSetError:
-        reason = " ".join(str(error).split())[:120]
-        return PairSetError(f"{self.path}: cannot be read ({reason}); copy or build the set again")
 
 
 def _open_split(path: Path, name: str) -> Split | None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from n2n.data import PairSet
 from n2n.data.format import Provenance
 from n2n.data.writer import write_arrays
-from n2n.errors import InvalidValue, PairSetError
+from n2n.errors import InvalidValue, PairSetError, ShapeError
 
 SHAPE = (2, 3, 4)
 PROVENANCE = Provenance("a test", "gaussian:25", {"low": 25, "high": 25}, 3, "noisy", (("a", "b"),))
@@ -125,6 +125,40 @@ def test_one_row_group_is_a_view_of_arrows_buffer(large):
     values = PairSet.open(large[0]).train.read_groups([3])["input"]
     assert not values.flags.owndata
     assert values.flags.c_contiguous
+
+
+def test_kept_columns_are_served_from_memory_and_not_from_the_files(large, tmp_path):
+    folder, columns = large
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    streamed = list(PairSet.open(folder).train.batches(
+        batch_size=1000, seed=1, epoch=2, memory_limit=100_000))  # fmt: skip
+    pairs = PairSet.open(copy)
+    read_only = {name: column.copy() for name, column in columns.items()}
+    for column in read_only.values():
+        column.flags.writeable = False
+    pairs.train.keep(read_only)
+    for file in copy.rglob("*.parquet"):
+        file.unlink()
+    for groups in ([3], [9, 10, 11], [12, 0, 9, 10]):
+        found = pairs.train.read_groups(groups, ["target", "clean"])
+        for name, values in found.items():
+            parts = [columns[name][group * 1000 : group * 1000 + 1000] for group in groups]
+            np.testing.assert_array_equal(values, np.concatenate(parts))
+    view = pairs.train.read_groups([9, 10])["input"]
+    assert np.shares_memory(view, read_only["input"])
+    assert not view.flags.writeable
+    again = pairs.train.batches(batch_size=1000, seed=1, epoch=2, memory_limit=100_000)
+    for kept, read in zip(again, streamed, strict=True):
+        np.testing.assert_array_equal(kept, read)
+
+
+def test_columns_of_another_split_are_not_kept(large):
+    train = PairSet.open(large[0]).train
+    with pytest.raises(ShapeError, match=r"input: uint8 of shape \(12345, 2, 3, 4\) expected"):
+        train.keep({"input": np.zeros((12_344, *SHAPE), np.uint8)})
+    with pytest.raises(ShapeError, match="got float32"):
+        train.keep({"input": np.zeros((12_345, *SHAPE), np.float32)})
 
 
 def test_unknown_columns_and_row_groups_are_refused(large):
