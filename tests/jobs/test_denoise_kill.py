@@ -1,6 +1,7 @@
 """`kill -9` at random moments: what was finished stays, what was in flight is done again, once."""
 
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -180,29 +181,29 @@ def test_workers_and_driver_are_killed_in_turn(folder: Path, ended: list[int]) -
     finish(start(folder, "expected"))
     expected = digests(folder / "expected")
     rng = random.Random(1)
+    victims = itertools.cycle(["worker", "worker", "driver", "worker", "both"])
     kills = 0
     for _ in range(3 * KILLS):
         output = current(folder)
-        done = count(output, "done")
         process = start(folder, output.name, "--workers", "2", "--threads", "1")
         ended.append(process.pid)
-        wait_for(lambda output=output, done=done: count(output, "done") > done, process)
-        time.sleep(rng.uniform(0, 0.1))
-        victim = ("worker", "driver", "both")[kills % 3]
-        workers = [pid for pid, name in children(process.pid) if name.startswith("ray::Host")]
-        if process.poll() is not None or not workers:
-            finish(process)  # too late: all was done
-            continue
-        kills += 1
-        if victim != "driver":
-            os.kill(rng.choice(workers), signal.SIGKILL)
-        if victim == "worker":
-            time.sleep(rng.uniform(0, 0.3))
-            if kills == KILLS:
-                finish(process)
-                break
-        process.kill()
-        process.communicate()
+        while process.poll() is None and kills < KILLS:
+            done = count(output, "done")
+            wait_for(lambda output=output, done=done: count(output, "done") > done, process)
+            time.sleep(rng.uniform(0, 0.1))
+            workers = [pid for pid, name in children(process.pid) if name.startswith("ray::Host")]
+            if process.poll() is not None or not workers:
+                continue  # too late: all was done; or the one killed before has no successor yet
+            victim = next(victims)
+            kills += 1
+            if victim != "driver":
+                os.kill(rng.choice(workers), signal.SIGKILL)
+            if victim != "worker":
+                process.kill()
+        text, _ = process.communicate(timeout=120)
+        assert process.returncode in (0, -signal.SIGKILL), text.decode()
+        if kills == KILLS:
+            break
     assert kills == KILLS
     for output in sorted(folder.glob("out*")):
         finish(start(folder, output.name, "--workers", "2"))

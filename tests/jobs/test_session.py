@@ -172,7 +172,9 @@ def test_what_a_killed_driver_left_is_removed(
 
 @pytest.mark.slow
 def test_a_killed_raylet(start: Start) -> None:
-    driver = start("run(*['wait'] * 100)")
+    quick = {"initial_delay_ms": 0, "period_ms": 300, "timeout_ms": 1000, "failure_threshold": 3}
+    settings = {f"RAY_health_check_{name}": str(value) for name, value in quick.items()}
+    driver = start("run(*['wait'] * 100)", **settings)
     driver.wait_for("begun")
     for pid, command in driver.left.items():
         if "--raylet_socket_name" in command:
