@@ -5,15 +5,16 @@ schedulers here hear of each epoch of a trial once, in order, and what was decid
 is not decided again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
+from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from n2n.sweep import Trial, score
+from n2n import sweep
 
-__all__ = ["All", "Halving"]
+__all__ = ["All", "Halving", "Population"]
 
 
 class All(FIFOScheduler):  # type: ignore[misc]  # ray's classes have no types
@@ -42,7 +43,7 @@ class Halving(All):
     """
 
     def __init__(
-        self, past: Iterable[Trial], *, max_epochs: int, grace: int, reduction: int, metric: str
+        self, past: "Iterable[sweep.Trial]", *, max_epochs: int, grace: int, reduction: int, metric: str
     ) -> None:
         super().__init__()
         self._asha = ASHAScheduler(
@@ -57,7 +58,7 @@ class Halving(All):
             name = SimpleNamespace(trial_id=f"past {trial.number}")
             self._asha.on_trial_add(None, name)
             for line in trial.lines:
-                result = {"epoch": line["epoch"], "score": score(line, metric)}
+                result = {"epoch": line["epoch"], "score": sweep.score(line, metric)}
                 self._asha.on_trial_result(None, name, result)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
@@ -69,3 +70,69 @@ class Halving(All):
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
         self._asha.on_trial_complete(tune_controller, trial, result)
+
+
+class Population(All):
+    """Trials that wait for each other after every `interval` epochs, and then take over others.
+
+    meet(epoch, numbers): does the takeovers of the trials that are left (`jobs.takeover`), and
+    returns what those trials are told now, by number. numbers: the trials not finished yet.
+    """
+
+    def __init__(
+        self,
+        meet: Callable[[int, Iterable[int]], dict[int, dict[str, Any]]],
+        numbers: Iterable[int],
+        *,
+        interval: int,
+        max_epochs: int,
+    ) -> None:
+        super().__init__()
+        self._meet, self._interval, self._max_epochs = meet, interval, max_epochs
+        self._done = dict.fromkeys(numbers, 0)  # epochs, of the trials that are left
+        self._waiting: dict[int, int] = {}  # number: the epoch after which it waits
+        self._trials: dict[int, Any] = {}
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        self._trials[trial.config["number"]] = trial
+
+    def on_epoch(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        number, epoch = result["number"], result["epoch"]
+        self._done[number] = epoch
+        if result["replayed"] or epoch % self._interval or epoch >= self._max_epochs:
+            return str(TrialScheduler.CONTINUE)
+        self._waiting[number] = epoch
+        tune_controller.pause_trial(trial, should_checkpoint=False)
+        self._meet_if_all_are_there()
+        return str(TrialScheduler.NOOP)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        self._leave(trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        if not trial.should_recover():
+            self._leave(trial)
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        for status in (Trial.PENDING, Trial.PAUSED):
+            for trial in tune_controller.get_trials():
+                if trial.status == status and trial.config["number"] not in self._waiting:
+                    return trial
+        return None
+
+    def _leave(self, trial: Any) -> None:
+        self._done.pop(trial.config["number"], None)
+        self._waiting.pop(trial.config["number"], None)
+        self._meet_if_all_are_there()
+
+    def _meet_if_all_are_there(self) -> None:
+        if not self._waiting or not self._done:
+            return
+        epoch = min(self._waiting.values())
+        if min(self._done.values()) < epoch:
+            return
+        for number, config in self._meet(epoch, self._done).items():
+            self._trials[number].set_config(config)
+        self._waiting = {
+            number: waits for number, waits in self._waiting.items() if waits > epoch
+        }
