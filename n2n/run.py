@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor
 
-from n2n.checkpoint import OPTIMIZER, describe, read_tensors, write_tensors
+from n2n.checkpoint import describe, load_state, read_tensors, state_tensors, write_tensors
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import TEMPORARY, replacing
 from n2n.models import Network
@@ -36,7 +35,8 @@ class Position:
 
     loss_sum: of those batches, each loss times its images; images: how many those were. seconds,
     compute_seconds: spent on them, in all and in forward, backward and step (on a GPU: on asking
-    for these). best: the best selection score so far, and best_epoch the epoch that reached it.
+    for these); reduce_seconds: of the latter, on adding up gradients over several processes.
+    best: the best selection score so far, and best_epoch the epoch that reached it.
     """
 
     epoch: int = 0
@@ -47,6 +47,7 @@ class Position:
     best_epoch: int | None = None
     seconds: float = 0.0
     compute_seconds: float = 0.0
+    reduce_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -144,9 +145,7 @@ class RunDirectory:
         self, path: Path, network: Network, optimizer: Optimizer, metadata: dict[str, Any]
     ) -> None:
         """Write a checkpoint; the one before is replaced only when it is complete."""
-        tensors = network.state_dict()
-        for name, tensor in optimizer.state_dict().items():
-            tensors[OPTIMIZER + name] = tensor
+        tensors = state_tensors(network, optimizer)
         write_tensors(path, tensors, {**describe(network), **metadata})
 
     def restore(self, network: Network, optimizer: Optimizer) -> Position:
@@ -156,14 +155,6 @@ class RunDirectory:
         that lack an epoch.
         """
         tensors, metadata = read_tensors(self.last_path)
-        state = {
-            name.removeprefix(OPTIMIZER): value
-            for name, value in tensors.items()
-            if name.startswith(OPTIMIZER)
-        }
-        weights: dict[str, Tensor] = {
-            name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)
-        }
         try:
             position = Position(**metadata["position"])
         except (KeyError, TypeError) as error:
@@ -172,8 +163,7 @@ class RunDirectory:
                 "start again with another --run"
             ) from error
         try:
-            network.load_state_dict(weights)
-            optimizer.load_state_dict(state)
+            load_state(tensors, network, optimizer)
         except InvalidValue as error:
             message = f"{self.last_path}: {error}; start again with another --run"
             raise ModelFileError(message) from error
