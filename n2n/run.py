@@ -9,6 +9,7 @@ runs/NAME/model.safetensors      the best model so far
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ __all__ = ["Position", "RunDirectory"]
 
 # Settings that runs of earlier versions do not name, and what they were trained with.
 EARLIER = {"preset": "published", "precision": "fp32"}
+SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclass(frozen=True)
@@ -104,24 +106,25 @@ class RunDirectory:
         return resumable
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, patience: float = 0.0) -> Iterator[None]:
         """Keep other processes out, and remove what killed ones left half written.
 
-        RunConflict if another process trains here. The system frees the lock when this process
-        ends, however it ends.
+        RunConflict if another process trains here, and does so for `patience` seconds. The system
+        frees the lock when this process ends, however it ends.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunConflict(f"{self.path}: expected a run directory, found a file")
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunConflict(
-                    f"{self.path}: another process trains here; wait for it, or choose another "
-                    "--run"
-                ) from error
+            deadline = time.monotonic() + patience
+            while not _lock(descriptor):
+                if time.monotonic() > deadline:
+                    raise RunConflict(
+                        f"{self.path}: another process trains here; wait for it, or choose another "
+                        "--run"
+                    )
+                time.sleep(SECONDS_BETWEEN_LOOKS)
             for left in self.path.rglob(TEMPORARY):
                 left.unlink()
             yield
@@ -221,3 +224,11 @@ class RunDirectory:
                     f"{self.path}: holds a run with {name} {found.get(name)}, asked for "
                     f"{wanted.get(name)}; choose another --run, or the settings in config.yaml"
                 )
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
