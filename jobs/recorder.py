@@ -5,9 +5,8 @@ from typing import Any
 
 from ray.tune import Callback
 
-from jobs.events import Event
 from n2n.errors import JobFailed
-from n2n.sweep import Sample, SweepDirectory
+from n2n.sweep import Event, Sample, SweepDirectory
 
 __all__ = ["Recorder"]
 
@@ -32,6 +31,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         self._begun, self._ended = begun, set[int]()
         self._told = dict[int, int]()  # the last epoch told of each trial
         self._on_event, self._deaths = on_event, deaths
+        self._news: list[Event] = []  # of takeovers, which come of an epoch that is told after them
         self.fault: JobFailed | None = None
 
     def on_trial_start(
@@ -43,26 +43,16 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
             self._directory.add(number, "begun", settings=self._settings[number])
         if number not in self._told:
             self._told[number] = 0
-            self._on_event(Event(number, "begun", settings=self._settings[number]))
+            self._on_event(Event("begun", number, settings=self._settings[number]))
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         number = result["number"]
-        if "progress" in result:
-            epoch, progress = result["epoch"], result["progress"]
-            self._on_event(Event(number, "progress", epoch=epoch, progress=progress))
         if "line" in result and result["epoch"] > self._told.get(number, 0):
             self._told[number] = result["epoch"]
-            self._on_event(
-                Event(
-                    number,
-                    "epoch",
-                    epoch=result["epoch"],
-                    line=result["line"],
-                    score=result["score"],
-                )
-            )
+            self._on_event(Event("epoch", number, line=result["line"]))
+        self._tell_news()
         if result.get("fatal"):
             self.fault = JobFailed(f"trial {number}: {result['reason']}")
         elif "outcome" in result:
@@ -72,7 +62,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         self, iteration: int, trials: list[Any], trial: Any, **info: Any
     ) -> None:
         number = trial.config["number"]
-        self._on_event(Event(number, "lost", reason=self._reason(trial)))
+        self._on_event(Event("lost", number, reason=self._reason(trial)))
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
@@ -84,12 +74,22 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         if self.fault is None:
             self._end(trial.config["number"], "stopped", None)
 
+    def take_over(self, number: int, settings: Sample) -> None:
+        """Tell, in its turn, that a trial goes on with other settings."""
+        self._news.append(Event("begun", number, settings=settings))
+
+    def _tell_news(self) -> None:
+        for event in self._news:
+            self._on_event(event)
+        self._news.clear()
+
     def _end(self, number: int, state: str, reason: str | None) -> None:
         if number in self._ended:
             return
         self._ended.add(number)
-        self._directory.add(number, state, **({"reason": reason} if reason else {}))
-        self._on_event(Event(number, state, reason=reason or ""))
+        self._directory.add(number, state, reason=reason)
+        self._on_event(Event(state, number, reason=reason))
+        self._tell_news()
 
     def _reason(self, trial: Any) -> str:
         path = trial.error_file

@@ -12,7 +12,7 @@ that one which was cut off can be told and done again: until all are done, no tr
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,15 +133,9 @@ class Takeovers:
         path = RunDirectory(self._directory.trial_path(number)).metrics_path
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
-    def _records(self) -> Iterable[dict[str, Any]]:
+    def _records(self) -> list[dict[str, Any]]:
         """The takeovers on record, in order."""
-        for line in self._directory.log_path.read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:  # cut off
-                continue
-            if record.get("donor") is not None:
-                yield record
+        return [record for record in self._directory.log() if record.get("donor") is not None]
 
 
 def explore(space: Space, sample: Sample, rng: np.random.Generator) -> Sample:
