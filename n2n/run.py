@@ -9,6 +9,7 @@ runs/NAME/model.safetensors      the best model so far
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor
 
-from n2n.checkpoint import OPTIMIZER, describe, read_tensors, write_tensors
+from n2n.checkpoint import describe, load_state, read_tensors, state_tensors, write_tensors
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import TEMPORARY, replacing
 from n2n.models import Network
@@ -28,6 +28,7 @@ __all__ = ["Position", "RunDirectory"]
 
 # Settings that runs of earlier versions do not name, and what they were trained with.
 EARLIER = {"preset": "published", "precision": "fp32"}
+SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Position:
 
     loss_sum: of those batches, each loss times its images; images: how many those were. seconds,
     compute_seconds: spent on them, in all and in forward, backward and step (on a GPU: on asking
-    for these). best: the best selection score so far, and best_epoch the epoch that reached it.
+    for these); reduce_seconds: of the latter, on adding up gradients over several processes.
+    best: the best selection score so far, and best_epoch the epoch that reached it.
     """
 
     epoch: int = 0
@@ -47,6 +49,7 @@ class Position:
     best_epoch: int | None = None
     seconds: float = 0.0
     compute_seconds: float = 0.0
+    reduce_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
@@ -103,24 +106,25 @@ class RunDirectory:
         return resumable
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, patience: float = 0.0) -> Iterator[None]:
         """Keep other processes out, and remove what killed ones left half written.
 
-        RunConflict if another process trains here. The system frees the lock when this process
-        ends, however it ends.
+        RunConflict if another process trains here, and does so for `patience` seconds. The system
+        frees the lock when this process ends, however it ends.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunConflict(f"{self.path}: expected a run directory, found a file")
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunConflict(
-                    f"{self.path}: another process trains here; wait for it, or choose another "
-                    "--run"
-                ) from error
+            deadline = time.monotonic() + patience
+            while not _lock(descriptor):
+                if time.monotonic() > deadline:
+                    raise RunConflict(
+                        f"{self.path}: another process trains here; wait for it, or choose another "
+                        "--run"
+                    )
+                time.sleep(SECONDS_BETWEEN_LOOKS)
             for left in self.path.rglob(TEMPORARY):
                 left.unlink()
             yield
@@ -144,9 +148,7 @@ class RunDirectory:
         self, path: Path, network: Network, optimizer: Optimizer, metadata: dict[str, Any]
     ) -> None:
         """Write a checkpoint; the one before is replaced only when it is complete."""
-        tensors = network.state_dict()
-        for name, tensor in optimizer.state_dict().items():
-            tensors[OPTIMIZER + name] = tensor
+        tensors = state_tensors(network, optimizer)
         write_tensors(path, tensors, {**describe(network), **metadata})
 
     def restore(self, network: Network, optimizer: Optimizer) -> Position:
@@ -156,14 +158,6 @@ class RunDirectory:
         that lack an epoch.
         """
         tensors, metadata = read_tensors(self.last_path)
-        state = {
-            name.removeprefix(OPTIMIZER): value
-            for name, value in tensors.items()
-            if name.startswith(OPTIMIZER)
-        }
-        weights: dict[str, Tensor] = {
-            name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)
-        }
         try:
             position = Position(**metadata["position"])
         except (KeyError, TypeError) as error:
@@ -172,8 +166,7 @@ class RunDirectory:
                 "start again with another --run"
             ) from error
         try:
-            network.load_state_dict(weights)
-            optimizer.load_state_dict(state)
+            load_state(tensors, network, optimizer)
         except InvalidValue as error:
             message = f"{self.last_path}: {error}; start again with another --run"
             raise ModelFileError(message) from error
@@ -231,3 +224,11 @@ class RunDirectory:
                     f"{self.path}: holds a run with {name} {found.get(name)}, asked for "
                     f"{wanted.get(name)}; choose another --run, or the settings in config.yaml"
                 )
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
