@@ -4,6 +4,7 @@ runs/NAME/config.yaml            every setting, and the digest of the pair set
 runs/NAME/metrics.jsonl          one line an epoch
 runs/NAME/checkpoints/           last.safetensors, best.safetensors
 runs/NAME/model.safetensors      the best model so far
+runs/NAME/provenance.jsonl       what each part of the run rests on (n2n.provenance)
 """
 
 import fcntl
@@ -66,6 +67,10 @@ class RunDirectory:
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.path / "provenance.jsonl"
 
     @property
     def last_path(self) -> Path:

@@ -1,12 +1,10 @@
 """Training: epochs of steps over shuffled pairs, scored, saved, and resumed to the bit."""
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +24,7 @@ from n2n.evaluation import Scores, evaluate
 from n2n.models import Network
 from n2n.nn import Optimizer
 from n2n.pipeline import feed
+from n2n.provenance import describe_set, recorded, versions
 from n2n.run import Position, RunDirectory
 
 __all__ = ["TrainConfig", "Trainer", "late_step", "train_step"]
@@ -132,7 +131,7 @@ class Trainer:
         """
         self.network.skip_input_gradient()
         try:
-            with self.run.locked():
+            with self.run.locked(), self._recorded():
                 while self.position.epoch < self.config.epochs:
                     self._train_epoch()
                     self._finish_epoch()
@@ -140,6 +139,18 @@ class Trainer:
             self.network.skip_input_gradient(False)
             self.network.release()
         return self.run.metrics
+
+    def _recorded(self) -> AbstractContextManager[None]:
+        """The block is a part of the run, in its provenance; not where nothing is left to do."""
+        if self.position.epoch >= self.config.epochs:
+            return nullcontext()
+        facts = {"workers": 1, "set": describe_set(self.pairs), "settings": asdict(self.config)}
+        return recorded(
+            self.run.provenance_path,
+            facts,
+            lambda: {"epoch": self.position.epoch, "batch": self.position.batch},
+            device=self.config.device,
+        )
 
     def _train_epoch(self) -> None:
         """The steps of one epoch, from wherever the position stands in it."""
@@ -289,12 +300,3 @@ class Trainer:
             "scores": scores.as_dict() if scores is not None else None,
             "versions": versions(),
         }
-
-
-def versions() -> dict[str, str]:
-    """Of what a result rests on."""
-    try:
-        own = metadata.version("n2n")
-    except metadata.PackageNotFoundError:  # run from a folder that was not installed
-        own = "unknown"
-    return {"n2n": own, "torch": torch.__version__, "python": platform.python_version()}
