@@ -1,8 +1,8 @@
 """Scores of a network on pairs: against the clean images where they are known, else estimated."""
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from math import isfinite
 
 import numpy as np
 import torch
@@ -14,9 +14,20 @@ from n2n.errors import ShapeError
 from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
 from n2n.models import Network
 
-__all__ = ["Scores", "Tally", "evaluate", "require_fit", "tally_groups", "to_float"]
+__all__ = [
+    "Scores",
+    "Tally",
+    "batch_starts",
+    "evaluate",
+    "read_group",
+    "require_fit",
+    "tally_batch",
+    "tally_groups",
+    "to_float",
+]
 
-BATCH = 250
+BATCH = 250  # images at once, at most
+PIXELS = 1 << 18  # of them together: 256 images of 32x32
 
 
 @dataclass(frozen=True)
@@ -55,7 +66,7 @@ class Scores:
     def as_dict(self) -> dict[str, float | int | None]:
         """For JSON, which can say neither inf (the PSNR of equal images) nor nan: None."""
         return {
-            name: value if value is not None and isfinite(value) else None
+            name: value if value is not None and math.isfinite(value) else None
             for name, value in asdict(self).items()
         }
 
@@ -77,16 +88,45 @@ def tally_groups(
     """
     require_fit(network, split)
     network.eval()
-    tally = Tally(noisy=split.target == "noisy", clean=split.has_clean)
-    columns = ("input", "target", "clean") if split.has_clean else ("input", "target")
+    tally = Tally.of(split)
     for group in groups:
-        arrays = split.read_groups([group], columns)
-        for first in range(0, len(arrays["input"]), BATCH):
-            part = {
-                name: to_float(array[first : first + BATCH], device)
-                for name, array in arrays.items()
-            }
-            tally.add(network, part["input"], part["target"], part.get("clean"))
+        columns = read_group(split, group)
+        for first in batch_starts(split, group):
+            tally.merge(tally_batch(network, split, columns, first, device=device))
+    return tally
+
+
+def read_group(split: Split, group: int) -> dict[str, NDArray[np.uint8]]:
+    """The columns of a row group that its scores rest on: uint8 (n, C, H, W) each."""
+    names = ("input", "target", "clean") if split.has_clean else ("input", "target")
+    return split.read_groups([group], names)
+
+
+def batch_starts(split: Split, group: int) -> range:
+    """The first rows of the batches in which a row group is scored."""
+    _, _, rows = split.groups[group]
+    return range(0, rows, batch_rows(split))
+
+
+def batch_rows(split: Split) -> int:
+    """Of a batch: fewer of larger images, since their activations are in memory together."""
+    return max(1, min(BATCH, PIXELS // math.prod(split.shape[1:])))
+
+
+def tally_batch(
+    network: Network,
+    split: Split,
+    columns: Mapping[str, NDArray[np.uint8]],
+    first: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> "Tally":
+    """The sums over the batch from row `first` of a row group on, for a network that fits and is
+    in inference mode."""
+    rows = slice(first, first + batch_rows(split))
+    part = {name: to_float(column[rows], device) for name, column in columns.items()}
+    tally = Tally.of(split)
+    tally.add(network, part["input"], part["target"], part.get("clean"))
     return tally
 
 
@@ -108,6 +148,11 @@ def to_float(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> T
 
 class Tally:
     """Sums over the batches of a split, or of a part of it. It travels between processes."""
+
+    @classmethod
+    def of(cls, split: Split) -> "Tally":
+        """Of nothing yet, for what the split can tell."""
+        return cls(noisy=split.target == "noisy", clean=split.has_clean)
 
     def __init__(self, *, noisy: bool, clean: bool) -> None:
         self.estimate = PooledEstimate() if noisy else None
