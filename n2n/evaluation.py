@@ -1,8 +1,10 @@
 """Scores of a network on pairs: against the clean images where they are known, else estimated."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -13,21 +15,24 @@ from n2n.data import Split
 from n2n.errors import ShapeError
 from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
 from n2n.models import Network
+from n2n.peers import Peers
 
 __all__ = [
     "Scores",
     "Tally",
-    "batch_starts",
+    "batches_of",
     "evaluate",
     "read_group",
     "require_fit",
     "tally_batch",
+    "tally_batches",
     "tally_groups",
     "to_float",
 ]
 
 BATCH = 250  # images at once, at most
 PIXELS = 1 << 18  # of them together: 256 images of 32x32
+MEANS = ("mse", "psnr", "ssim", "input_psnr")  # against the clean images, of each image
 
 
 @dataclass(frozen=True)
@@ -71,46 +76,70 @@ class Scores:
         }
 
 
-def evaluate(network: Network, split: Split, *, device: torch.device | str = "cpu") -> Scores:
-    """Score the network on every pair of a split, some row groups at a time.
+def evaluate(
+    network: Network,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+    peers: Peers | None = None,
+) -> Scores:
+    """Score the network on every pair of a split, a batch at a time.
 
     Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
+    peers: share the batches out; every process calls this, and has the scores of all.
     """
-    return tally_groups(network, split, range(len(split.groups)), device=device).scores()
+    batches = batches_of(split)
+    if peers is None:
+        return tally_batches(network, split, batches, device=device).scores()
+    part = tally_batches(network, split, batches[peers.rank :: peers.size], device=device)
+    whole = Tally.of(split)
+    whole.merge_numbers(peers.add_up_numbers(part.numbers))
+    return whole.scores()
 
 
 def tally_groups(
     network: Network, split: Split, groups: Iterable[int], *, device: torch.device | str = "cpu"
 ) -> "Tally":
-    """The sums over some row groups, which others merge with those over the rest of the split.
+    """The sums over some row groups, as `tally_batches`."""
+    return tally_batches(network, split, batches_of(split, groups), device=device)
+
+
+def tally_batches(
+    network: Network,
+    split: Split,
+    batches: Iterable[tuple[int, int]],
+    *,
+    device: torch.device | str = "cpu",
+) -> "Tally":
+    """The sums over some batches, merged in their order; others merge them with those over the
+    rest of the split.
 
     Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
     """
     require_fit(network, split)
     network.eval()
     tally = Tally.of(split)
-    for group in groups:
+    for group, together in groupby(batches, key=itemgetter(0)):
         columns = read_group(split, group)
-        for first in batch_starts(split, group):
+        for _, first in together:
             tally.merge(tally_batch(network, split, columns, first, device=device))
     return tally
+
+
+def batches_of(split: Split, groups: Iterable[int] | None = None) -> list[tuple[int, int]]:
+    """In what a split, or some of its row groups, is scored: of each batch the row group, and its
+    first row in it."""
+    numbers = range(len(split.groups)) if groups is None else groups
+    step = _batch_rows(split)
+    return [
+        (number, first) for number in numbers for first in range(0, split.groups[number][2], step)
+    ]
 
 
 def read_group(split: Split, group: int) -> dict[str, NDArray[np.uint8]]:
     """The columns of a row group that its scores rest on: uint8 (n, C, H, W) each."""
     names = ("input", "target", "clean") if split.has_clean else ("input", "target")
     return split.read_groups([group], names)
-
-
-def batch_starts(split: Split, group: int) -> range:
-    """The first rows of the batches in which a row group is scored."""
-    _, _, rows = split.groups[group]
-    return range(0, rows, batch_rows(split))
-
-
-def batch_rows(split: Split) -> int:
-    """Of a batch: fewer of larger images, since their activations are in memory together."""
-    return max(1, min(BATCH, PIXELS // math.prod(split.shape[1:])))
 
 
 def tally_batch(
@@ -123,11 +152,16 @@ def tally_batch(
 ) -> "Tally":
     """The sums over the batch from row `first` of a row group on, for a network that fits and is
     in inference mode."""
-    rows = slice(first, first + batch_rows(split))
+    rows = slice(first, first + _batch_rows(split))
     part = {name: to_float(column[rows], device) for name, column in columns.items()}
     tally = Tally.of(split)
     tally.add(network, part["input"], part["target"], part.get("clean"))
     return tally
+
+
+def _batch_rows(split: Split) -> int:
+    """Fewer of larger images, since their activations are in memory together."""
+    return max(1, min(BATCH, PIXELS // math.prod(split.shape[1:])))
 
 
 def require_fit(network: Network, split: Split) -> None:
@@ -184,6 +218,26 @@ class Tally:
             self.pooled.merge(other.pooled)
         for name, total in other.sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + total
+
+    @property
+    def numbers(self) -> list[float]:
+        """All sums, as many for every part of a split: to be added up elsewhere."""
+        pooled = (self.loss, self.estimate, self.pooled)
+        sums = [number for part in pooled if part is not None for number in part.sums]
+        return [self.images, *sums, *(self.sums.get(name, 0.0) for name in MEANS)]
+
+    def merge_numbers(self, numbers: Sequence[float]) -> None:
+        """Add the `numbers` of other parts, added up, to a tally of the same split."""
+        images, *rest = numbers
+        self.images += int(images)
+        for part in (self.loss, self.estimate, self.pooled):
+            if part is not None:
+                count = len(part.sums)
+                part.merge_sums(rest[:count])
+                rest = rest[count:]
+        if self.pooled is not None:
+            for name, total in zip(MEANS, rest, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + total
 
     def _sum(self, name: str, values: Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())

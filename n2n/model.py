@@ -14,7 +14,7 @@ from n2n.errors import InvalidType, InvalidValue, ModelFileError, ShapeError
 from n2n.models import Network
 from n2n.nn import SGD, L1Loss, MSELoss, Optimizer
 from n2n.provenance import versions
-from n2n.trainer import train_step
+from n2n.step import train_step
 
 __all__ = ["Model"]
 

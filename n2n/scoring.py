@@ -21,7 +21,7 @@ from n2n.errors import InvalidValue, ModelFileError, ShapeError, is_out_of_memor
 from n2n.evaluation import (
     Scores,
     Tally,
-    batch_starts,
+    batches_of,
     read_group,
     require_fit,
     tally_batch,
@@ -226,8 +226,7 @@ class Scoreboard:
 
     @cached_property
     def _batches(self) -> list[tuple[int, int]]:
-        groups = range(len(self.split.groups))
-        return [(group, first) for group in groups for first in batch_starts(self.split, group)]
+        return batches_of(self.split)
 
     @cached_property
     def _numbers(self) -> dict[tuple[int, int], int]:
