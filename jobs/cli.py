@@ -11,7 +11,7 @@ COMMANDS = {
     "demo": ("jobs.demo", "Photographs to pairs to a trained denoiser, in two minutes."),
     "data": ("jobs.data", "Make, import and check sets of noisy pairs."),
     "train": ("jobs.train", "Train a denoiser on a pair set, or resume."),
-    "evaluate": ("jobs.evaluate", "Score a model on a pair set."),
+    "evaluate": ("jobs.evaluate", "Score models on a pair set."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),
     "bench": ("jobs.bench", "Compare speed and memory with torch.nn on this machine."),
 }

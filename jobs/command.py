@@ -6,16 +6,18 @@ configuration, nothing done; 3 the job failed or was stopped.
 
 import errno
 import json
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import click
 
 from n2n.errors import N2NError, is_out_of_memory
 
-__all__ = ["Group", "Job", "device_options", "gibibytes", "job", "print_json"]
+__all__ = ["Group", "Job", "device_options", "gibibytes", "job", "print_json", "stopping"]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -105,6 +107,22 @@ def gibibytes(number: float, option: str) -> int:
 def print_json(result: Any) -> None:
     """Print a result for programs: one JSON value on standard output."""
     click.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+@contextmanager
+def stopping() -> Iterator[None]:
+    """SIGTERM and a closed terminal stop as Ctrl-C does: at once, with nothing half done."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    numbers = (signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _refuse(error: click.UsageError) -> int:

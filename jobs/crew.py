@@ -95,6 +95,7 @@ class Crew:
         self._running: dict[Any, Post] = {}  # by the reference to what its training ends with
         self._asked: Any = None  # for news
         self._ask_at = 0.0
+        self._known = 0  # epochs that we have heard of
         self._lost_touch: PeerLost | None = None
 
     def train(self, task: Task, on_news: News) -> None:
@@ -129,52 +130,55 @@ class Crew:
     def _lead(self, on_news: News) -> None:
         """Until rank 0 is done, or another has a reason to end the attempt."""
         leader = self._posts[0]
-        known, stopping, patience = 0, False, None
+        stopping, patience = False, None
         while leader in self._running.values():
             if self._is_stopped() and not stopping:
                 leader.actor.stop.remote()
                 stopping = True
-            known = self._hear(leader, known, on_news)
+            self._hear(leader, on_news)
             ready, _ = ray.wait(list(self._running), timeout=SECONDS_BETWEEN_NEWS)
             for reference in ready:
-                self._end(self._running.pop(reference), reference)
+                post = self._running.pop(reference)
+                self._end(post, self._result(post, reference), on_news)
             if self._lost_touch is not None:
                 patience = patience or time.monotonic() + SECONDS_TO_EXPLAIN
                 if time.monotonic() > patience or not self._running:
                     raise Died(str(self._lost_touch))
-        news = fetch(leader.actor.news.remote(known))
-        on_news(*news)
 
-    def _end(self, post: Post, reference: Any) -> None:
-        """What has become of a worker: done, or it raises."""
+    def _result(self, post: Post, reference: Any) -> Any:
         try:
-            raised = fetch(reference)
+            return fetch(reference)
         except Died as death:
             raise Died(f"worker {post.rank + 1} of {len(self._posts)} died") from death
-        if raised is None:
+
+    def _end(self, post: Post, raised: Raised | None, on_news: News) -> None:
+        """What has become of a worker: it is done, or has raised something."""
+        if raised is not None and isinstance(raised.error, PeerLost):
+            # By a death, or another's error, of which we will hear.
+            self._lost_touch = raised.error
             return
-        if isinstance(raised.error, PeerLost):
-            self._lost_touch = raised.error  # by a death, or another's error, of which we will hear
-        elif post.rank == 0 or not isinstance(raised.error, Interrupted):  # rank 0 saves first
+        if post.rank == 0:
+            self._take(self._result(post, post.actor.news.remote(self._known)), on_news)
+        elif raised is not None and isinstance(raised.error, Interrupted):
+            return  # rank 0 will say so when it has saved
+        if raised is not None:
             raised.throw()
 
-    def _hear(self, leader: Post, known: int, on_news: News) -> int:
-        """Take rank 0's news, if they are there, and ask for more; gives the epochs known."""
+    def _hear(self, leader: Post, on_news: News) -> None:
+        """Take rank 0's news, if they are there, and ask for more now and then."""
         if self._asked is None:
             if time.monotonic() > self._ask_at:
-                self._asked = leader.actor.news.remote(known)
-            return known
+                self._asked = leader.actor.news.remote(self._known)
+            return
         ready, _ = ray.wait([self._asked], timeout=0)
         if not ready:
-            return known
+            return
+        asked, self._asked = self._asked, None
         self._ask_at = time.monotonic() + SECONDS_BETWEEN_NEWS
-        try:
-            news = fetch(self._asked)
-        except Died:  # we will hear of it
-            return known
-        finally:
-            self._asked = None
+        self._take(self._result(leader, asked), on_news)
+
+    def _take(self, news: tuple[Position, list[dict[str, Any]]] | None, on_news: News) -> None:
         if news is not None:
-            on_news(*news)
-            known += len(news[1])
-        return known
+            position, lines = news
+            self._known += len(lines)
+            on_news(position, lines)

@@ -1,13 +1,11 @@
 """`n2n denoise INPUT OUTPUT`: images through a trained model; a file, a folder or a pair set."""
 
-import signal
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json
+from jobs.command import device_options, gibibytes, job, print_json, stopping
 from jobs.outcomes import Display, as_dict, print_plan, summary
 from jobs.workers import Workers
 
@@ -143,22 +141,6 @@ def denoise(batch: "Batch", workers: Workers, display: Display, as_json: bool) -
     if as_json:
         print_json(as_dict(batch, place, display.seconds))
     return batch.report.exit_code
-
-
-@contextmanager
-def stopping() -> Iterator[None]:
-    """SIGTERM and a closed terminal stop as Ctrl-C does: at once, with nothing half done."""
-
-    def stop(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    numbers = (signal.SIGTERM, signal.SIGHUP)
-    before = {number: signal.signal(number, stop) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 if __name__ == "__main__":

@@ -125,11 +125,13 @@ class Gang:
 
     def _hear(self, position: Position, lines: list[dict[str, Any]]) -> None:
         """Take rank 0's news: where it is, and epochs, of which some may be known."""
+        metrics = self.run.metrics
         for line in lines:
-            is_new = line["epoch"] > len(self.run.metrics)
-            self.run.metrics[line["epoch"] - 1 :] = [line]
-            if is_new:
+            if line["epoch"] > len(metrics):
+                metrics.append(line)
                 self.on_epoch(line)
+            else:  # done again, after a death between the line and the checkpoint
+                metrics[line["epoch"] - 1] = line
         before, self.position = self.position, position
         done = position.images - (before.images if position.epoch == before.epoch else 0)
         if done > 0:

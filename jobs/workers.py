@@ -14,24 +14,31 @@ if TYPE_CHECKING:
 __all__ = ["Workers"]
 
 
+MOST = {"gpus": 64, "cpus": 1024}  # of one worker
+
+
 @dataclass(frozen=True)
 class Workers:
-    """How many, each with how many GPUs, and where: None is this machine. InvalidValue for what
-    contradicts itself."""
+    """How many, each with how many GPUs and CPUs, and where: None is this machine. InvalidValue
+    for what contradicts itself."""
 
     count: int
     gpus: float | None = None
     address: str | None = None
+    cpus: float | None = None
 
     def __post_init__(self) -> None:
         from n2n.errors import InvalidValue
 
         if self.count < 1:
             raise InvalidValue(f"workers must be at least 1, got {self.count}")
-        if self.gpus is not None and not self.on_ray:
-            raise InvalidValue("--gpus-per-worker needs more than one of --workers, or --address")
-        if self.gpus is not None and not 0 < self.gpus <= 64:
-            raise InvalidValue(f"gpus-per-worker must be above 0, such as 0.25, got {self.gpus}")
+        for name, share in (("gpus", self.gpus), ("cpus", self.cpus)):
+            if share is not None and not self.on_ray:
+                raise InvalidValue(
+                    f"--{name}-per-worker needs more than one of --workers, or --address"
+                )
+            if share is not None and not 0 < share <= MOST[name]:
+                raise InvalidValue(f"{name}-per-worker must be above 0, such as 0.25, got {share}")
 
     @property
     def on_ray(self) -> bool:
@@ -49,7 +56,7 @@ class Workers:
         if not self.on_ray:
             worker = stack.enter_context(Worker(config))
             return worker.execute, describe(str(worker.device), worker.threads)
-        cpus, gpus = self._share(config, stack)
+        cpus, gpus = self.share(config.device, config.threads, stack)
         threads = max(1, int(cpus))
         if gpus == 0:
             stack.enter_context(Worker(replace(config, device="cpu")))
@@ -79,7 +86,7 @@ class Workers:
             warn=warn,
         )
 
-    def _share(self, config: "WorkerConfig", stack: ExitStack) -> tuple[float, float]:
+    def share(self, device: str, threads: int | None, stack: ExitStack) -> tuple[float, float]:
         """CPUs and GPUs of each worker. Joins a cluster, for the time of the stack, to ask it for
         GPUs where nobody has said."""
         import torch
@@ -88,18 +95,17 @@ class Workers:
         from n2n.device import choose_device
         from n2n.errors import InvalidValue
 
-        kind, _, index = config.device.partition(":")
+        kind, _, index = device.partition(":")
         if index:
             raise InvalidValue(
-                f"device {config.device}: cuda expected with several workers, which Ray gives "
-                "their GPUs"
+                f"device {device}: cuda expected with several workers, which Ray gives their GPUs"
             )
         if kind == "cpu" and self.gpus is not None:
             raise InvalidValue("--gpus-per-worker needs --device cuda, or auto, found cpu")
         if self.address is None or kind not in ("auto", "cuda"):
-            choose_device(config.device)  # a GPU that is not there is an error now
-        cpus = float(config.threads or 1)
-        if self.address is None and config.threads is None:
+            choose_device(device)  # a GPU that is not there is an error now
+        cpus = self.cpus or float(threads or 1)
+        if self.cpus is None and self.address is None and threads is None:
             cpus = even_share(default_workers(), self.count)
         if kind == "cpu":
             return cpus, 0.0

@@ -1,8 +1,10 @@
 """Scores of a network on pairs: against the clean images where they are known, else estimated."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import torch
@@ -15,9 +17,21 @@ from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
 from n2n.models import Network
 from n2n.peers import Peers
 
-__all__ = ["Scores", "Tally", "evaluate", "require_fit", "tally_groups", "to_float"]
+__all__ = [
+    "Scores",
+    "Tally",
+    "batches_of",
+    "evaluate",
+    "read_group",
+    "require_fit",
+    "tally_batch",
+    "tally_batches",
+    "tally_groups",
+    "to_float",
+]
 
-BATCH = 250
+BATCH = 250  # images at once, at most
+PIXELS = 1 << 18  # of them together: 256 images of 32x32
 MEANS = ("mse", "psnr", "ssim", "input_psnr")  # against the clean images, of each image
 
 
@@ -57,7 +71,7 @@ class Scores:
     def as_dict(self) -> dict[str, float | int | None]:
         """For JSON, which can say neither inf (the PSNR of equal images) nor nan: None."""
         return {
-            name: value if value is not None and isfinite(value) else None
+            name: value if value is not None and math.isfinite(value) else None
             for name, value in asdict(self).items()
         }
 
@@ -69,16 +83,16 @@ def evaluate(
     device: torch.device | str = "cpu",
     peers: Peers | None = None,
 ) -> Scores:
-    """Score the network on every pair of a split, some row groups at a time.
+    """Score the network on every pair of a split, a batch at a time.
 
     Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
-    peers: share the row groups out; every process calls this, and has the scores of all.
+    peers: share the batches out; every process calls this, and has the scores of all.
     """
-    groups = range(len(split.groups))
+    batches = batches_of(split)
     if peers is None:
-        return tally_groups(network, split, groups, device=device).scores()
-    part = tally_groups(network, split, groups[peers.rank :: peers.size], device=device)
-    whole = Tally(noisy=split.target == "noisy", clean=split.has_clean)
+        return tally_batches(network, split, batches, device=device).scores()
+    part = tally_batches(network, split, batches[peers.rank :: peers.size], device=device)
+    whole = Tally.of(split)
     whole.merge_numbers(peers.add_up_numbers(part.numbers))
     return whole.scores()
 
@@ -86,23 +100,68 @@ def evaluate(
 def tally_groups(
     network: Network, split: Split, groups: Iterable[int], *, device: torch.device | str = "cpu"
 ) -> "Tally":
-    """The sums over some row groups, which others merge with those over the rest of the split.
+    """The sums over some row groups, as `tally_batches`."""
+    return tally_batches(network, split, batches_of(split, groups), device=device)
+
+
+def tally_batches(
+    network: Network,
+    split: Split,
+    batches: Iterable[tuple[int, int]],
+    *,
+    device: torch.device | str = "cpu",
+) -> "Tally":
+    """The sums over some batches, merged in their order; others merge them with those over the
+    rest of the split.
 
     Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
     """
     require_fit(network, split)
     network.eval()
-    tally = Tally(noisy=split.target == "noisy", clean=split.has_clean)
-    columns = ("input", "target", "clean") if split.has_clean else ("input", "target")
-    for group in groups:
-        arrays = split.read_groups([group], columns)
-        for first in range(0, len(arrays["input"]), BATCH):
-            part = {
-                name: to_float(array[first : first + BATCH], device)
-                for name, array in arrays.items()
-            }
-            tally.add(network, part["input"], part["target"], part.get("clean"))
+    tally = Tally.of(split)
+    for group, together in groupby(batches, key=itemgetter(0)):
+        columns = read_group(split, group)
+        for _, first in together:
+            tally.merge(tally_batch(network, split, columns, first, device=device))
     return tally
+
+
+def batches_of(split: Split, groups: Iterable[int] | None = None) -> list[tuple[int, int]]:
+    """In what a split, or some of its row groups, is scored: of each batch the row group, and its
+    first row in it."""
+    numbers = range(len(split.groups)) if groups is None else groups
+    step = _batch_rows(split)
+    return [
+        (number, first) for number in numbers for first in range(0, split.groups[number][2], step)
+    ]
+
+
+def read_group(split: Split, group: int) -> dict[str, NDArray[np.uint8]]:
+    """The columns of a row group that its scores rest on: uint8 (n, C, H, W) each."""
+    names = ("input", "target", "clean") if split.has_clean else ("input", "target")
+    return split.read_groups([group], names)
+
+
+def tally_batch(
+    network: Network,
+    split: Split,
+    columns: Mapping[str, NDArray[np.uint8]],
+    first: int,
+    *,
+    device: torch.device | str = "cpu",
+) -> "Tally":
+    """The sums over the batch from row `first` of a row group on, for a network that fits and is
+    in inference mode."""
+    rows = slice(first, first + _batch_rows(split))
+    part = {name: to_float(column[rows], device) for name, column in columns.items()}
+    tally = Tally.of(split)
+    tally.add(network, part["input"], part["target"], part.get("clean"))
+    return tally
+
+
+def _batch_rows(split: Split) -> int:
+    """Fewer of larger images, since their activations are in memory together."""
+    return max(1, min(BATCH, PIXELS // math.prod(split.shape[1:])))
 
 
 def require_fit(network: Network, split: Split) -> None:
@@ -123,6 +182,11 @@ def to_float(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> T
 
 class Tally:
     """Sums over the batches of a split, or of a part of it. It travels between processes."""
+
+    @classmethod
+    def of(cls, split: Split) -> "Tally":
+        """Of nothing yet, for what the split can tell."""
+        return cls(noisy=split.target == "noisy", clean=split.has_clean)
 
     def __init__(self, *, noisy: bool, clean: bool) -> None:
         self.estimate = PooledEstimate() if noisy else None

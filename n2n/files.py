@@ -1,14 +1,21 @@
-"""Writing files so that a reader never meets half of one."""
+"""Writing files so that a reader never meets half of one, and telling them apart."""
 
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["TEMPORARY", "replacing"]
+__all__ = ["TEMPORARY", "digest_of", "replacing"]
 
 TEMPORARY = ".n2n-*.tmp"  # what a killed process may leave
+
+
+def digest_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

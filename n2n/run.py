@@ -4,6 +4,7 @@ runs/NAME/config.yaml            every setting, and the digest of the pair set
 runs/NAME/metrics.jsonl          one line an epoch
 runs/NAME/checkpoints/           last.safetensors, best.safetensors
 runs/NAME/model.safetensors      the best model so far
+runs/NAME/provenance.jsonl       what each part of the run rests on (n2n.provenance)
 """
 
 import fcntl
@@ -18,13 +19,22 @@ from typing import Any
 
 import yaml
 
-from n2n.checkpoint import describe, load_state, read_tensors, state_tensors, write_tensors
+from n2n.checkpoint import (
+    decode,
+    describe,
+    encode,
+    load_state,
+    read_tensors,
+    state_tensors,
+    write_tensors,
+)
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import TEMPORARY, replacing
 from n2n.models import Network
 from n2n.nn import Optimizer
+from n2n.peers import Peers
 
-__all__ = ["Position", "RunDirectory"]
+__all__ = ["Position", "RunDirectory", "share_state"]
 
 # Settings that runs of earlier versions do not name, and what they were trained with.
 EARLIER = {"preset": "published", "precision": "fp32"}
@@ -54,6 +64,33 @@ class Position:
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
+    def metrics(self, *, lr: float, validation_seconds: float) -> dict[str, Any]:
+        """Of an epoch that stands at its end: its line of metrics.jsonl but for the scores."""
+        return {
+            "epoch": self.epoch + 1,
+            "lr": lr,
+            "train_loss": self.loss_sum / self.images,
+            "seconds": round(self.seconds, 3),
+            "compute_seconds": round(self.compute_seconds, 3),
+            "validation_seconds": round(validation_seconds, 3),
+            "images_per_second": round(self.images / self.seconds, 1),
+        }
+
+
+def share_state(
+    peers: Peers, network: Network, optimizer: Optimizer, position: Position
+) -> Position:
+    """Give rank 0's weights, optimiser and position to all processes; returns that position."""
+    content = b""
+    if peers.leads:
+        place = {"position": position.as_dict()}
+        content = encode(state_tensors(network, optimizer), place)
+    tensors, metadata = decode(peers.broadcast(content), "what rank 0 sent")
+    if peers.leads:
+        return position
+    load_state(tensors, network, optimizer)
+    return Position(**metadata["position"])
+
 
 @dataclass
 class RunDirectory:
@@ -69,6 +106,10 @@ class RunDirectory:
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.path / "provenance.jsonl"
 
     @property
     def last_path(self) -> Path:

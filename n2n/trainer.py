@@ -4,12 +4,10 @@ In one process, or in several that share every batch.
 """
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from n2n.checkpoint import decode, encode, load_state, save_model, state_tensors
+from n2n.checkpoint import save_model
 from n2n.config import TrainConfig
 from n2n.data import PairSet
 from n2n.data.augmentation import Augmentation
@@ -28,7 +26,8 @@ from n2n.errors import Diverged, Interrupted
 from n2n.evaluation import Scores, evaluate
 from n2n.peers import Peers
 from n2n.pipeline import feed
-from n2n.run import Position, RunDirectory
+from n2n.provenance import describe_set, recorded, versions
+from n2n.run import Position, RunDirectory, share_state
 from n2n.step import SharedGradients, late_step, shared_step, train_step
 
 __all__ = ["TrainConfig", "Trainer", "late_step", "train_step"]
@@ -96,7 +95,7 @@ class Trainer:
                 if self.run.begin(config.settings(pairs), may_change=config.may_change):
                     self.position = self.run.restore(self.network, self.optimizer)
         if peers is not None:
-            self._take_state(peers)
+            self.position = share_state(peers, self.network, self.optimizer, self.position)
 
     @property
     def resumed(self) -> bool:
@@ -116,7 +115,7 @@ class Trainer:
         """
         self.network.skip_input_gradient()
         try:
-            with self.run.locked() if self.leads else nullcontext():
+            with self._held():
                 while self.position.epoch < self.config.epochs:
                     self._train_epoch()
                     self._finish_epoch()
@@ -125,16 +124,30 @@ class Trainer:
             self.network.release()
         return self.run.metrics
 
-    def _take_state(self, peers: Peers) -> None:
-        """Begin where rank 0 does."""
-        content = b""
-        if self.leads:
-            place = {"position": self.position.as_dict()}
-            content = encode(state_tensors(self.network, self.optimizer), place)
-        tensors, metadata = decode(peers.broadcast(content), "what rank 0 sent")
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """What the leader does around its part of the run: others are kept out, it is recorded."""
         if not self.leads:
-            load_state(tensors, self.network, self.optimizer)
-            self.position = Position(**metadata["position"])
+            yield
+            return
+        with self.run.locked(), self._recorded():
+            yield
+
+    def _recorded(self) -> AbstractContextManager[None]:
+        """The block is a part of the run, in its provenance; not where nothing is left to do."""
+        if self.position.epoch >= self.config.epochs:
+            return nullcontext()
+        facts = {
+            "workers": self.peers.size if self.peers is not None else 1,
+            "set": describe_set(self.pairs),
+            "settings": asdict(self.config),
+        }
+        return recorded(
+            self.run.provenance_path,
+            facts,
+            lambda: {"epoch": self.position.epoch, "batch": self.position.batch},
+            device=self.config.device,
+        )
 
     def _train_epoch(self) -> None:
         """The steps of one epoch, from wherever the position stands in it."""
@@ -280,15 +293,9 @@ class Trainer:
             )
             if not math.isfinite(scores.loss):
                 raise self._diverged(f"the validation loss is {scores.loss}", done.batch)
-        line: dict[str, Any] = {
-            "epoch": done.epoch + 1,
-            "lr": self._lr(self.steps_per_epoch - 1),
-            "train_loss": done.loss_sum / done.images,
-            "seconds": round(done.seconds, 3),
-            "compute_seconds": round(done.compute_seconds, 3),
-            "validation_seconds": round(time.monotonic() - before, 3),
-            "images_per_second": round(done.images / done.seconds, 1),
-        }
+        line = done.metrics(
+            lr=self._lr(self.steps_per_epoch - 1), validation_seconds=time.monotonic() - before
+        )
         if self.peers is not None:
             line |= {"reduce_seconds": round(done.reduce_seconds, 3), "workers": self.peers.size}
         if scores is not None:
@@ -326,12 +333,3 @@ class Trainer:
             "scores": scores.as_dict() if scores is not None else None,
             "versions": versions(),
         }
-
-
-def versions() -> dict[str, str]:
-    """Of what a result rests on."""
-    try:
-        own = metadata.version("n2n")
-    except metadata.PackageNotFoundError:  # run from a folder that was not installed
-        own = "unknown"
-    return {"n2n": own, "torch": torch.__version__, "python": platform.python_version()}

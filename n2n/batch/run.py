@@ -15,8 +15,9 @@ from n2n.batch.manifest import Manifest, open_manifest
 from n2n.batch.plan import Plan
 from n2n.batch.resume import Resume, key_of
 from n2n.batch.scratch import WORK, local_scratch, new_name, work_folder
-from n2n.batch.work import WorkerConfig, digest_of, local_model
+from n2n.batch.work import WorkerConfig, local_model
 from n2n.errors import InvalidValue, StorageError
+from n2n.files import digest_of
 from n2n.storage import LocalFolder
 
 __all__ = ["Batch", "Execute", "Limits", "settings_of"]

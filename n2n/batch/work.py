@@ -1,7 +1,6 @@
 """What one process does: a model, loaded once, and files through it, each ending in an outcome."""
 
 import errno
-import hashlib
 import math
 import os
 import time
@@ -20,6 +19,7 @@ from n2n.checkpoint import load_model
 from n2n.denoiser import IMAGES, Denoiser, Result
 from n2n.device import choose_device, set_threads, use_precision
 from n2n.errors import ImageError, ModelFileError, N2NError, StorageError, is_out_of_memory
+from n2n.files import digest_of
 from n2n.images import ImageFile, Raster, format_of, open_image, write_image
 from n2n.options import Options
 from n2n.parts import denoise_part
@@ -245,12 +245,6 @@ def local_model(model: str, stack: ExitStack) -> Path:
         return Path(stack.enter_context(store.fetch(name, scratch)))
     except OSError as error:
         raise ModelFileError(f"{model}: cannot be read: {_line(error)}") from error
-
-
-def digest_of(path: Path) -> str:
-    """sha256 of a file's bytes, in hexadecimal; OSError if it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def full_disk(place: str) -> str:

@@ -146,7 +146,7 @@ def test_gpus_are_shared(
     """So that all find a place: a part of a GPU lies on one GPU."""
     monkeypatch.setattr(torch.cuda, "device_count", lambda: there)
     with ExitStack() as stack:
-        _, gpus = Workers(count)._share(config(device="auto"), stack)
+        _, gpus = Workers(count).share("auto", None, stack)
     assert gpus == share
     assert not gpus or count <= there * int(1 / gpus)
 
@@ -156,8 +156,8 @@ def test_gpus_of_a_cluster_are_found(ray_cluster: RayCluster) -> None:
     """Two of them: never a silent run on the CPU."""
     with ExitStack() as stack:
         asked = Workers(3, address=ray_cluster.address)
-        assert asked._share(config(device="auto"), stack) == (1.0, 0.5)
-        assert asked._share(config(device="cpu"), stack) == (1.0, 0.0)
+        assert asked.share("auto", None, stack) == (1.0, 0.5)
+        assert asked.share("cpu", None, stack) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
