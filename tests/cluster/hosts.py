@@ -93,10 +93,10 @@ class Host:
         keep = [sys.prefix, sys.base_prefix, str(folder.parent)]
         if name == LAPTOP:  # the others have the code only if it is sent to them
             keep.append(str(ROOT))
+        apart = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--mount", "--uts"]
+        apart += ["--ipc", "--fork", "--kill-child", "--mount-proc"]
         self._outer = subprocess.Popen(
-            ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--mount", "--uts"]
-            + ["--ipc", "--fork", "--kill-child", "--mount-proc"]
-            + ["bash", "-c", SETUP, "host", str(folder), name, *keep],
+            [*apart, "bash", "-c", SETUP, "host", str(folder), name, *keep],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
