@@ -13,6 +13,7 @@ COMMANDS = {
     "train": ("jobs.train", "Train a denoiser on a pair set, or resume."),
     "evaluate": ("jobs.evaluate", "Score models on a pair set."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),
+    "cluster": ("jobs.cluster", "Check the file of a Ray cluster before it is started."),
     "bench": ("jobs.bench", "Compare speed and memory with torch.nn on this machine."),
 }
 
