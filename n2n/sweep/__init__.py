@@ -17,7 +17,7 @@ from n2n.sweep.domains import Choice, Domain, Integer, LogUniform, Uniform, pars
 from n2n.sweep.reading import parse_settings
 from n2n.sweep.settings import METRICS, SCHEDULERS, SEARCHES, SweepConfig, score
 from n2n.sweep.space import Sample, Space
-from n2n.sweep.trials import Trial
+from n2n.sweep.trials import Event, Trial
 from n2n.sweep.winner import Winner
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "SEARCHES",
     "Choice",
     "Domain",
+    "Event",
     "Integer",
     "LogUniform",
     "Sample",

@@ -8,9 +8,27 @@ from typing import Any
 from n2n.sweep.settings import score, selection
 from n2n.sweep.space import Sample
 
-__all__ = ["STATES", "Trial", "read_log", "read_metrics"]
+__all__ = ["STATES", "Event", "Trial", "read_log", "read_metrics"]
 
 STATES = ("begun", "done", "stopped", "failed")
+
+
+@dataclass(frozen=True)
+class Event:
+    """News of a sweep, for those who watch it.
+
+    kind: of STATES; "epoch", with the line of its metrics; "lost", of a trial whose process died
+    and which goes on from its checkpoint; "note", of the sweep as a whole (trial is None), for a
+    reader; or "progress", with the part of the next epoch that is done, from 0 to 1. settings:
+    with "begun". reason: with "failed" and "lost"; the text of a note.
+    """
+
+    kind: str
+    trial: int | None = None
+    settings: Sample | None = None
+    line: dict[str, Any] | None = None
+    reason: str | None = None
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
