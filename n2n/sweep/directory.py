@@ -186,7 +186,7 @@ class SweepDirectory:
         ]
 
     def finish(self) -> Winner | None:
-        """Write trials.parquet and best/, of what is done so far; the best trial, if there is one."""
+        """Write trials.parquet and best/, of all that is done so far. None without a score."""
         settings = self.read_settings()
         trials = self.trials()
         runs = {trial.number: self.trial_path(trial.number) for trial in trials}
