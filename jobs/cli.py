@@ -11,6 +11,8 @@ COMMANDS = {
     "demo": ("jobs.demo", "Photographs to pairs to a trained denoiser, in two minutes."),
     "data": ("jobs.data", "Make, import and check sets of noisy pairs."),
     "train": ("jobs.train", "Train a denoiser on a pair set, or resume."),
+    "evaluate": ("jobs.evaluate", "Score a model on a pair set."),
+    "sweep": ("jobs.sweep", "Find better settings: many trials, on Ray."),
     "evaluate": ("jobs.evaluate", "Score models on a pair set."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),
     "cluster": ("jobs.cluster", "Check the file of a Ray cluster before it is started."),
