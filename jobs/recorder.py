@@ -34,9 +34,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         self._news: list[Event] = []  # of takeovers, which come of an epoch that is told after them
         self.fault: JobFailed | None = None
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
         if number not in self._begun:
             self._begun.add(number)
@@ -58,9 +56,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         elif "outcome" in result:
             self._end(number, result["outcome"], result.get("reason"))
 
-    def on_trial_recover(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
         self._on_event(Event("lost", number, reason=self._reason(trial)))
 
@@ -68,9 +64,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         number = trial.config["number"]
         self._end(number, "failed", f"{self._reason(trial)} {self._deaths} times")
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.fault is None:
             self._end(trial.config["number"], "stopped", None)
 

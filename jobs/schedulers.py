@@ -43,7 +43,13 @@ class Halving(All):
     """
 
     def __init__(
-        self, past: "Iterable[sweep.Trial]", *, max_epochs: int, grace: int, reduction: int, metric: str
+        self,
+        past: "Iterable[sweep.Trial]",
+        *,
+        max_epochs: int,
+        grace: int,
+        reduction: int,
+        metric: str,
     ) -> None:
         super().__init__()
         self._asha = ASHAScheduler(
@@ -133,6 +139,4 @@ class Population(All):
             return
         for number, config in self._meet(epoch, self._done).items():
             self._trials[number].set_config(config)
-        self._waiting = {
-            number: waits for number, waits in self._waiting.items() if waits > epoch
-        }
+        self._waiting = {number: waits for number, waits in self._waiting.items() if waits > epoch}

@@ -159,4 +159,6 @@ def distribution(domain: Any) -> Any:
     if isinstance(domain, Integer):
         last = domain.low + (domain.high - domain.low) // domain.step * domain.step
         return distributions.IntDistribution(domain.low, last, log=domain.log, step=domain.step)
-    return distributions.FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniform))
+    return distributions.FloatDistribution(
+        domain.low, domain.high, log=isinstance(domain, LogUniform)
+    )

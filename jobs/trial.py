@@ -118,7 +118,10 @@ class TrialRun:
                 recorded = self._trainer.run.metrics
                 if recorded:
                     *before, last = recorded
-                    return [*(self._epoch(line, replayed=True) for line in before), self._epoch(last)]
+                    return [
+                        *(self._epoch(line, replayed=True) for line in before),
+                        self._epoch(last),
+                    ]
             return [self._epoch(self._train())]
         except Interrupted:
             return []

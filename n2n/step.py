@@ -4,10 +4,9 @@ import math
 
 from torch import Tensor
 
-from n2n.config import Loss
 from n2n.errors import Diverged
 from n2n.models import Network
-from n2n.nn import Optimizer
+from n2n.nn import Loss, Optimizer
 from n2n.peers import Peers
 
 __all__ = ["SharedGradients", "late_step", "shared_step", "train_step"]

@@ -217,6 +217,7 @@ class Trainer:
         """One step; its loss is added to the position's, at once or late."""
         batch = self.position.batch
         self.optimizer.lr = self._lr(batch)
+        self.loss.anneal((self.position.epoch + batch / self.steps_per_epoch) / self.config.epochs)
         try:
             value = self._descend(x, y, images)
         except Diverged as error:
