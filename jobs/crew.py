@@ -96,6 +96,7 @@ class Crew:
         self._asked: Any = None  # for news
         self._ask_at = 0.0
         self._known = 0  # epochs that we have heard of
+        self._done = False
         self._lost_touch: PeerLost | None = None
 
     def train(self, task: Task, on_news: News) -> None:
@@ -131,7 +132,7 @@ class Crew:
         """Until rank 0 is done, or another has a reason to end the attempt."""
         leader = self._posts[0]
         stopping, patience = False, None
-        while leader in self._running.values():
+        while not self._done:
             if self._is_stopped() and not stopping:
                 leader.actor.stop.remote()
                 stopping = True
@@ -158,6 +159,7 @@ class Crew:
             self._lost_touch = raised.error
             return
         if post.rank == 0:
+            self._done = raised is None
             self._take(self._result(post, post.actor.news.remote(self._known)), on_news)
         elif raised is not None and isinstance(raised.error, Interrupted):
             return  # rank 0 will say so when it has saved

@@ -96,10 +96,11 @@ class Actor:
     def _train(
         self, task: Task, rank: int, size: int, meeting: tuple[str, int], address: str
     ) -> None:
-        from n2n.device import keep_freed_memory, set_threads
+        from n2n.device import choose_device, keep_freed_memory, set_threads
         from n2n.peers import Meeting, Peers
         from n2n.trainer import Trainer
 
+        choose_device(task.config.device)  # Ray's books may count GPUs that are not there
         set_threads(task.config.threads)
         keep_freed_memory()
         pairs = open_pairs(task)

@@ -72,7 +72,7 @@ class Team:
         cpus = self.cpus or float(threads or 0)
         if not cpus:
             cpus = even_share(default_workers(), self.count) if self.address is None else 1.0
-        threads = threads or max(1, int(cpus))
+        threads = max(1, int(cpus)) if threads is None else threads
         if not 1 <= threads <= MOST_THREADS:
             raise InvalidValue(f"threads must be from 1 to {MOST_THREADS}, got {threads}")
         team = replace(self, cpus=cpus, gpus=gpus)

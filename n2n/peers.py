@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -137,7 +138,7 @@ class Peers:
         with _answering("rank 0"):
             dist.broadcast(size, 0)
             if self.leads:
-                block = torch.frombuffer(bytearray(content), dtype=torch.uint8).to(self.device)
+                block = torch.from_numpy(np.frombuffer(content, np.uint8).copy()).to(self.device)
             else:
                 block = torch.empty(int(size), dtype=torch.uint8, device=self.device)
             dist.broadcast(block, 0)

@@ -39,6 +39,7 @@ __all__ = ["Position", "RunDirectory", "share_state"]
 # Settings that runs of earlier versions do not name, and what they were trained with.
 EARLIER = {"preset": "published", "precision": "fp32"}
 SECONDS_BETWEEN_LOOKS = 0.05
+SECONDS_TO_END = 2.0
 
 
 @dataclass(frozen=True)
@@ -147,11 +148,12 @@ class RunDirectory:
         return resumable
 
     @contextmanager
-    def locked(self, *, patience: float = 0.0) -> Iterator[None]:
+    def locked(self, *, patience: float = SECONDS_TO_END) -> Iterator[None]:
         """Keep other processes out, and remove what killed ones left half written.
 
-        RunConflict if another process trains here, and does so for `patience` seconds. The system
-        frees the lock when this process ends, however it ends.
+        RunConflict if another process trains here, and does so for `patience` seconds: one that
+        was killed takes a moment to end. The system frees the lock when this process ends,
+        however it ends.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunConflict(f"{self.path}: expected a run directory, found a file")

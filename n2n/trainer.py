@@ -183,7 +183,7 @@ class Trainer:
                         f"stopped after batch {self.position.batch} of epoch {begin.epoch + 1}, "
                         f"which is saved in {self.run.path}; run the same command again to go on"
                     )
-        self._read_losses(self.position.batch)  # waits for a GPU, whose time is then known
+        self._look(self.position.batch)  # waits for a GPU, whose time is then known
         self.position = replace(self.position, seconds=begin.seconds + time.monotonic() - started)
 
     def _batches(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
@@ -228,8 +228,7 @@ class Trainer:
             self._count_loss(value, images)
         # By the batch's number: in all processes at the same one.
         if not self.asynchronous or (batch + 1) % LATE == 0:
-            self._read_losses(batch + 1)
-            self._stopping = self.shared is not None and self.shared.is_stop_wished()
+            self._look(batch + 1)
 
     def _descend(self, x: Tensor, y: Tensor, images: int) -> Tensor | float:
         """The step itself; its loss, a Tensor where it has not been looked at."""
@@ -247,6 +246,11 @@ class Trainer:
             late=late,
         )
         return value if late else float(value)
+
+    def _look(self, batches: int) -> None:
+        """Read losses, and whether another process wishes to stop, after so many batches."""
+        self._read_losses(batches)
+        self._stopping = self.shared is not None and self.shared.is_stop_wished()
 
     def _read_losses(self, batches: int) -> None:
         """Wait for the losses not read yet, of the last of so many batches. Diverged names one."""

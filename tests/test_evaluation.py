@@ -152,6 +152,21 @@ def test_the_prediction_is_clamped(make_set) -> None:
     assert evaluate(white, split).mse == pytest.approx(((1 - clean) ** 2).mean(), rel=1e-5)
 
 
+@pytest.mark.parametrize("settings", [{}, {"clean": False}, {"clean": False, "target": "clean"}])
+def test_numbers_of_parts_add_up_to_the_scores(make_set, settings: dict[str, Any]) -> None:
+    """As other processes send them: one has no part, one has both row groups."""
+    split = make_set(val=1200, **settings).val
+    mine = network()
+    parts = [tally_groups(mine, split, groups).numbers for groups in ([], [1], [0], [])]
+    whole = tally_groups(mine, split, [])
+    whole.merge_numbers([sum(column) for column in zip(*parts, strict=True)])
+    found, expected = whole.scores().as_dict(), evaluate(mine, split).as_dict()
+    assert found["images"] == 1200
+    known = {name: value for name, value in expected.items() if value is not None}
+    assert {name: found[name] for name in known} == pytest.approx(known, rel=1e-12)
+    assert {name for name, value in found.items() if value is None} == expected.keys() - known
+
+
 def test_inference_mode(make_set) -> None:
     mine = network().train()
     evaluate(mine, make_set().val)

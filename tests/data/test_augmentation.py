@@ -131,6 +131,18 @@ def test_pairs_stay_together(
         assert any(np.array_equal(found, way) for way in ways)
 
 
+@pytest.mark.parametrize("augment", [ALL, Augmentation(turns=True), Augmentation()])
+def test_a_part_of_a_batch_is_changed_as_in_the_whole(augment: Augmentation) -> None:
+    rng = np.random.default_rng(3)
+    inputs, targets = rng.integers(0, 256, (2, 11, 3, 6, 6), np.uint8)
+    whole = augment(inputs, targets, np.random.default_rng(9))
+    for first, last in ((0, 11), (0, 4), (4, 9), (9, 11), (5, 5)):
+        rows, random = slice(first, last), np.random.default_rng(9)
+        part = augment(inputs[rows], targets[rows], random, first=first, batch=11)
+        for found, expected in zip(part, whole, strict=True):
+            np.testing.assert_array_equal(found, expected[rows])
+
+
 def test_noise_keeps_its_statistics() -> None:
     """Variance of each view and of the difference, and no correlation between the views."""
     rng = np.random.default_rng(8)

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n2n.data import PairSet
+from n2n.data.batches import Share, Window, iterate
 from n2n.data.format import Provenance
 from n2n.data.writer import write_arrays
 from n2n.errors import InvalidValue, PairSetError, ShapeError
@@ -369,11 +370,101 @@ def test_bad_settings_are_refused_at_once(large, settings, message):
         train.batches(**{"batch_size": 5, "seed": 0, "epoch": 0, **settings})
 
 
+@pytest.mark.parametrize("memory_limit", [1 << 30, 4 * 1000 * 24 * 2, 1])
+def test_shares_of_an_epoch(large, memory_limit):
+    """Side by side they are the epoch's batches, from any start, kept or read again."""
+    settings = {"batch_size": 950, "seed": 3, "epoch": 1, "memory_limit": memory_limit}
+    for size, start in ((2, 0), (3, 5)):
+        whole = order(PairSet.open(large[0]).train, start=start, **settings)
+        assert len(whole) == 13 - start
+        for keep in (False, True):
+            parts = []
+            for rank in range(size):
+                train = PairSet.open(large[0]).train
+                if keep:
+                    train.keep(train.read())
+                parts.append(order(train, start=start, share=Share(rank, size), **settings))
+            assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
+            sizes = [len(batch) for part in parts for batch in part[:-1]]
+            assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_share_holds_its_own_rows_alone(large, monkeypatch):
+    """Of two row groups at a time it copies a quarter."""
+    train = PairSet.open(large[0]).train
+    rows = []
+    read_rows = train.read_rows
+
+    def watched(indices, wanted, columns):
+        found = read_rows(indices, wanted, columns)
+        rows.append((len(indices), len(wanted), len(found["input"])))
+        return found
+
+    monkeypatch.setattr(train, "read_rows", watched)
+    monkeypatch.setattr(train, "read_groups", None)
+    for share in (Share(0, 4), Share(3, 4)):
+        limit = 2 * 1000 * 24 * 2
+        list(train.batches(batch_size=100, seed=0, epoch=0, memory_limit=limit, share=share))
+    assert len(rows) == 14
+    assert all(groups <= 2 and copied == wanted <= 500 for groups, wanted, copied in rows)
+    rows.clear()
+    list(train.batches(batch_size=100, seed=0, epoch=0, share=Share(1, 4)))
+    ((groups, wanted, copied),) = rows
+    assert groups == 13
+    assert copied == wanted == 123 * 25 + 11
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_some_rows_of_some_row_groups(large, keep):
+    folder, columns = large
+    train = PairSet.open(folder).train
+    if keep:
+        train.keep(train.read(("input", "target", "clean")))
+    rows = np.array([0, 1, 999, 1000, 1344, 1345, 2344])
+    found = train.read_rows([3, 12, 0], rows, ("target", "clean"))
+    expected = np.r_[3000, 3001, 3999, 12_000, 12_344, 0, 999]
+    for name, column in found.items():
+        np.testing.assert_array_equal(column, columns[name][expected])
+    assert train.read_rows([3, 12], rows[:0])["input"].shape == (0, *train.shape)
+
+
+@given(
+    rows=st.integers(1, 500),
+    batch_size=st.integers(1, 200),
+    size=st.integers(2, 9),
+    seed=st.integers(0, 2**31),
+    start=st.integers(0, 3),
+)
+def test_shares_of_any_size(rows, batch_size, size, seed, start):
+    """Over the windows' arithmetic alone, with windows that load all and those that load some."""
+    cuts = sorted(np.random.default_rng(seed).integers(0, rows + 1, 3).tolist())
+    loaded = 0
+
+    def window(low: int, high: int) -> Window:
+        column = np.arange(low, high)
+
+        def load_rows(chosen):
+            nonlocal loaded
+            assert (np.diff(chosen) > 0).all()
+            loaded += len(chosen)
+            return column[chosen], column[chosen]
+
+        return Window(high - low, lambda: (column, column), load_rows)
+
+    windows = [window(a, b) for a, b in pairwise([0, *cuts, rows])]
+    settings = {"batch_size": batch_size, "seed": seed, "epoch": 2, "shuffle": True}
+    whole = [x.tolist() for x, _ in iterate(windows, start=start, **settings)]
+    parts = [
+        [x.tolist() for x, _ in iterate(windows, start=start, share=Share(rank, size), **settings)]
+        for rank in range(size)
+    ]
+    assert [list(chain(*batch)) for batch in zip(*parts, strict=True)] == whole
+    assert loaded == sum(map(len, whole))
+
+
 @given(st.integers(1, 2500), st.integers(1, 400), st.integers(0, 2**31), st.booleans())
 def test_batches_of_any_size(large, rows, batch_size, seed, shuffle):
     """Over the windows' arithmetic alone, without files."""
-    from n2n.data.batches import Window, iterate
-
     cuts = sorted(np.random.default_rng(seed).integers(0, rows + 1, 3).tolist())
     bounds = [0, *cuts, rows]
 
