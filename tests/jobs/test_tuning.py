@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ray
 from clusters import RayCluster, processes_of
 
 from jobs.tuning import run_sweep
@@ -164,28 +165,35 @@ def test_parts_of_gpus_and_a_signal(
     make: Callable[..., Sweep], ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
     """Two GPUs, half of one for each trial: four at a time. Stopped, and gone on with."""
-    sweep = make(trials=5, max_epochs=60, gpus_per_trial=0.5, cpus_per_trial=0.5)
-    running: set[int] = set()
-    most = 0
+    sweep = make(trials=5, max_epochs=8, gpus_per_trial=0.5, cpus_per_trial=0.5)
+    placed: list[int] = []
 
     def stop(event: Event) -> None:
-        nonlocal most
-        if event.kind == "begun":
-            running.add(int(event.trial or 0))
-        running.discard(-1 if event.kind != "done" else int(event.trial or 0))
-        most = max(most, len(running))
-        if len(running) == 4 and event.kind == "epoch":
+        if event.kind == "begun" and not placed:
+            deadline = time.monotonic() + 30
+            while len(found := places()) < 4 and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert found == [{"CPU": 0.5, "GPU": 0.5}] * 4
+            assert ray.available_resources().get("GPU", 0) == 0
+            placed.append(len(found))
+        if event.kind == "epoch":
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted, match="the trials are saved, run the same command again"):
         sweep.run(stop, address=ray_cluster.address)
-    assert most == 4
-    assert set(sweep.states.values()) <= {"begun", "done"}
+    assert placed == [4]
+    assert set(sweep.states.values()) == {"begun"}
     assert trial_processes(ray_cluster.nodes[0].pid) == []
-    sweep.config = SweepConfig(**{**sweep.config.as_dict(), "cpus_per_trial": 1.0})
+    sweep.config = SweepConfig(**{**sweep.config.as_dict(), "gpus_per_trial": 0.0})
     sweep.run(address=ray_cluster.address)
     assert sweep.states == dict.fromkeys(range(5), "done")
     sweep.require_undisturbed(tmp_path / "alone")
+
+
+def places() -> list[dict[str, float]]:
+    """What Ray keeps for the trials."""
+    table = ray.util.placement_group_table()
+    return [one["bundles"][0] for one in table.values() if one["state"] == "CREATED"]
 
 
 def test_a_place_that_is_not_there(make: Callable[..., Sweep], ray_cluster: RayCluster) -> None:
@@ -202,23 +210,22 @@ def test_a_place_that_is_not_there(make: Callable[..., Sweep], ray_cluster: RayC
 def test_a_machine_that_is_lost(
     make: Callable[..., Sweep], ray_cluster: RayCluster, tmp_path: Path
 ) -> None:
-    machine = ray_cluster.add(cpus=4)
-    sweep = make(trials=8, max_epochs=25)
-    lost: list[int] = []
+    """The trials fit only there, and then on another one."""
+    machines = [ray_cluster.add(cpus=2, gpus=6)]
+    sweep = make(trials=3, max_epochs=4, gpus_per_trial=3.0)
 
     def lose(event: Event) -> None:
-        there = trial_processes(machine.pid)
-        if not lost and event.kind == "epoch" and there:
-            lost.extend(there)
-            ray_cluster.lose(machine)
+        if event.kind == "epoch" and len(machines) == 1:
+            machines.append(ray_cluster.add(cpus=2, gpus=6))
+            ray_cluster.lose(machines[0])
 
     try:
         sweep.run(lose, address=ray_cluster.address)
     finally:
-        ray_cluster.lose(machine)
-    assert lost
+        for machine in machines:
+            ray_cluster.lose(machine)
     assert any(event.kind == "lost" for event in sweep.events)
-    assert sweep.states == dict.fromkeys(range(8), "done")
+    assert sweep.states == dict.fromkeys(range(3), "done")
     sweep.require_undisturbed(tmp_path / "alone")
 
 
