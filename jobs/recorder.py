@@ -5,6 +5,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from jobs.local import Local
 from n2n.errors import JobFailed
 from n2n.sweep import Event, Sample, SweepDirectory
 
@@ -13,7 +14,7 @@ __all__ = ["Recorder"]
 LOW_MEMORY = ("low on memory", "memory pressure")  # what Ray says when it has ended a process
 
 
-class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
+class Recorder(Local, Callback):
     """Tune calls it in the driver. `fault`: what no trial can go on with, once it is known.
 
     settings: of each trial that has been proposed, by number.

@@ -11,6 +11,7 @@ import ctypes
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,10 +163,8 @@ class TrialRun:
         assert trainer is not None
         if self._halted:
             raise Interrupted("halted")
-        try:
+        with suppress(_EpochDone):
             trainer.train()
-        except _EpochDone:
-            pass
         return trainer.run.metrics[-1]
 
     def _epoch(self, line: dict[str, Any], *, replayed: bool = False) -> dict[str, Any]:
