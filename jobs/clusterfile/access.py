@@ -4,8 +4,7 @@ import os
 import stat
 from pathlib import Path
 
-from jobs.clusterfile import shell
-from jobs.clusterfile.document import Document, Key, shown, spelled
+from jobs.clusterfile.document import TOKEN, TOKEN_WRITTEN, Document, Key, shown, spelled
 
 __all__ = ["check", "placeholders", "tokens"]
 
@@ -27,12 +26,13 @@ def check(document: Document) -> None:
 
 def tokens(document: Document) -> None:
     """A token in the file itself; it is not repeated in the fault."""
-    for key, text in document.texts():
-        if shell.token_in(text):
+    for key, value in document.scalars():
+        text = "" if value is None else str(value)
+        if TOKEN_WRITTEN.search(text) or (key[-1:] == (TOKEN,) and text[:1] not in ("", "$")):
             document.fault(
                 key,
                 "no token in the file",
-                "RAY_AUTH_TOKEN=…",
+                f"{TOKEN}=…",
                 f"remove it and take a new one: send the file {TOKEN_FILE} by file_mounts",
                 insecure=True,
             )

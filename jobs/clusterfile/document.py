@@ -1,5 +1,6 @@
 """A YAML text as values, and the line of every key: PyYAML reads, nothing is guessed from lines."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -8,10 +9,22 @@ from typing import Any
 
 import yaml
 
-__all__ = ["Document", "Fault", "Key", "nearest", "read", "shown"]
+__all__ = ["TOKEN", "TOKEN_WRITTEN", "Document", "Fault", "Key", "nearest", "read", "shown"]
 
 LARGEST_FILE = 2**20  # bytes
 MOST_NODES = 20_000  # aliases count each time: a few lines of them can stand for billions
+
+PROBLEMS = {  # PyYAML's words for them: ours
+    "mapping values are not allowed": "a colon where no key can stand",
+    "expected <block end>": "a line that does not belong here",
+    "unexpected end of stream": "a quote or bracket that is never closed",
+    "could not find expected ':'": "a key without a colon",
+}
+
+TOKEN = "RAY_AUTH_TOKEN"
+TOKEN_WRITTEN = re.compile(  # the token itself, and not the name of a variable or file
+    rf"""{TOKEN}["']?\s*[=:](?![\s"']*(?:\$|$))\s*["']?[^\s"'\\]+"""
+)
 
 Key = tuple[str | int, ...]  # ("provider", "worker_ips", 0)
 
@@ -87,14 +100,21 @@ class Document:
         value = self.at(*key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
+    def scalars(self) -> Iterator[tuple[Key, Any]]:
+        """Every text, number and the like in it."""
+        yield from _scalars((), self.value)
+
     def texts(self) -> Iterator[tuple[Key, str]]:
         """Every text in it."""
-        yield from _texts((), self.value)
+        return ((key, value) for key, value in self.scalars() if isinstance(value, str))
 
     def fault(
         self, key: Key, expected: str, found: str, remedy: str, *, insecure: bool = False
     ) -> None:
-        """Add a fault."""
+        """Add a fault. A token is not repeated in it."""
+        if key[-1:] == ("value",) and self.at(*key[:-1], "name") == TOKEN:
+            found, remedy = "a token", remedy.replace(str(self.at(*key)), "…")
+        found, remedy = (TOKEN_WRITTEN.sub(rf"{TOKEN}=…", text) for text in (found, remedy))
         self.faults.append(
             Fault(self.file, self.line(key), spelled(key), expected, found, remedy, insecure)
         )
@@ -122,7 +142,7 @@ def read(path: Path) -> list[Document]:
     except RecursionError:
         return [_refused(file, 1, "keys in a few levels", "too many levels", "flatten the file")]
     except (ValueError, TypeError, KeyError, OverflowError) as error:  # of PyYAML's constructors
-        found = f"a value that YAML cannot read ({error})"
+        found = f"a value that YAML cannot read ({type(error).__name__})"
         return [_refused(file, 1, "plain values", found, "put dates and such in quotes")]
 
 
@@ -140,7 +160,7 @@ def shown(value: object) -> str:
         return "a mapping"
     if isinstance(value, list):
         return f"a list of {len(value)}" if value else "an empty list"
-    text = repr(value)
+    text = TOKEN_WRITTEN.sub(f"{TOKEN}=…", repr(value))
     return text if len(text) <= 60 else f"{text[:56]}…{text[-1]}"
 
 
@@ -168,8 +188,7 @@ def _malformed(file: str, error: yaml.YAMLError) -> Document:
     problem = getattr(error, "problem", None) or type(error).__name__
     if "'\\t'" in problem:
         return _refused(file, line, "spaces before a key", "a tab", "indent with spaces alone")
-    context = getattr(error, "context", None)
-    found = f"{problem} {context}" if context else problem
+    found = next((words for part, words in PROBLEMS.items() if part in problem), problem)
     remedy = "check the indentation, quotes and colons of this line and the one before"
     return _refused(file, line, "valid YAML", found, remedy)
 
@@ -252,12 +271,12 @@ class _Walk:
         self._document.lines.update(own)
 
 
-def _texts(key: Key, value: Any) -> Iterator[tuple[Key, str]]:
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, dict):
+def _scalars(key: Key, value: Any) -> Iterator[tuple[Key, Any]]:
+    if isinstance(value, dict):
         for name, inner in value.items():
-            yield from _texts((*key, name), inner)
+            yield from _scalars((*key, name), inner)
     elif isinstance(value, list):
         for place, inner in enumerate(value):
-            yield from _texts((*key, place), inner)
+            yield from _scalars((*key, place), inner)
+    else:
+        yield key, value

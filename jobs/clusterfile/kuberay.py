@@ -41,9 +41,8 @@ def is_kubernetes(document: Document) -> bool:
 
 def check(document: Document) -> None:
     """Add the faults of one resource; those of other APIs than Ray's are not looked at."""
-    kind = document.at("kind")
-    api = document.at("apiVersion")
-    if kind not in SCHEMAS and isinstance(api, str) and not api.startswith("ray"):
+    kind, api = document.at("kind"), document.text("apiVersion")
+    if document.text("kind") not in SCHEMAS and api and not api.startswith("ray"):
         document.notes.append(f"{shown(kind)} is not KubeRay's: not looked at")
         return
     for name in LAUNCHER_KEYS:

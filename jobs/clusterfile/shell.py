@@ -4,13 +4,12 @@ import re
 import shlex
 from dataclasses import dataclass
 
-__all__ = ["Start", "image_versions", "pinned_versions", "quotes_closed", "starts", "token_in"]
+__all__ = ["Start", "image_versions", "pinned_versions", "quotes_closed", "starts"]
 
 ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 PREFIXES = {"sudo", "env", "exec", "nohup", "time", "-E"}
 PIN = re.compile(r"(?<![\w.-])ray(?:\[[\w,\s]*\])?\s*==\s*(\d[\w.]*)")
 IMAGE = re.compile(r"rayproject/ray(?:-ml|-llm)?:(\d[\d.]*)")
-TOKEN = re.compile(r"""RAY_AUTH_TOKEN\s*=\s*(?![\s"']*(?:\$|$))["']?\S""")
 
 
 @dataclass(frozen=True)
@@ -60,11 +59,6 @@ def pinned_versions(command: str) -> list[str]:
 def image_versions(image: str) -> list[str]:
     """The version of Ray in the name of one of its images: rayproject/ray:2.60.0-py311-gpu."""
     return [found.rstrip(".") for found in IMAGE.findall(image)]
-
-
-def token_in(text: str) -> bool:
-    """Whether a token itself is written there, not the name of a variable or file."""
-    return TOKEN.search(text) is not None
 
 
 def _simple_commands(command: str) -> list[list[str]]:

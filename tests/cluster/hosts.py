@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 TOOLS = ("ip", "unshare", "nsenter", "setpriv", "/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync")
 NETWORK = "10.213.0"
 LAPTOP = "laptop"
+UMASKS = (0o022, 0o027)  # of the first host and the others: a file shows who wrote it
 SECONDS_TO_START = 20
 
 # Of a host, as its first process, with its folder, its name and what must stay visible.
@@ -87,7 +88,7 @@ def why_not() -> str | None:
 class Host:
     """A machine of its own as far as its processes can tell."""
 
-    def __init__(self, folder: Path, name: str, address: str) -> None:
+    def __init__(self, folder: Path, name: str, address: str, umask: int) -> None:
         self.name, self.address, self.folder = name, address, folder
         folder.mkdir()
         keep = [sys.prefix, sys.base_prefix, str(folder.parent)]
@@ -105,6 +106,7 @@ class Host:
         assert self._outer.stdout is not None
         if self._outer.stdout.readline() != "ready\n":
             raise RuntimeError(f"{name}: {self._outer.communicate()[1]}")
+        (folder / "home" / ".bashrc").write_text(f"umask {umask:03o}\n")
         children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children")
         self.pid = int(children.read_text().split()[0])
 
@@ -155,7 +157,8 @@ class Hosts:
         self.all: dict[str, Host] = {}
         try:
             for name, address in addresses.items():
-                self.all[name] = Host(folder / name, name, address)
+                umask = UMASKS[name not in (LAPTOP, names[0])]
+                self.all[name] = Host(folder / name, name, address, umask)
             self._connect()
         except BaseException:
             self.end()
