@@ -74,6 +74,11 @@ class Board:
                 text, state, trial.epochs, score=trial.score, reason=reason
             )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray Tune pickles whoever listens, for a file that nobody reads; a terminal
+        cannot be pickled."""
+        return {}
+
     def __enter__(self) -> "Board":
         return self
 

@@ -241,7 +241,7 @@ def test_the_table_of_trials_that_take_over_others(make_set: Callable) -> None:
 
     def lines(*losses: float) -> list[dict[str, Any]]:
         return [
-            {"epoch": epoch, "lr": loss, "train_loss": loss, "val": {"loss": loss, "psnr": loss}}
+            {"epoch": epoch, "train_loss": loss, "val": {"loss": 3 - loss, "psnr": loss}}
             for epoch, loss in enumerate(losses, 1)
         ]
 
