@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import pytest
@@ -156,7 +155,20 @@ def test_selection_is_that_of_the_trainer() -> None:
         assert selection({"val": scores.as_dict()}) == scores.selection
 
 
-def test_samples_come_one_by_one() -> None:
-    """A large grid is not made before it is asked for."""
-    large = Space.of({name: {"int": [1, 10**6]} for name in ("batch_size", "width", "blocks")})
-    assert len(list(islice(SweepConfig(search="grid").samples(large), 3))) == 3
+def test_a_grid_is_bounded_and_shuffled() -> None:
+    large = Space.of({name: {"int": [1, 10**6]} for name in ("batch_size", "width")})
+    config = SweepConfig(search="grid")
+    with pytest.raises(InvalidValue, match="at most 10000 trials expected, found more"):
+        config.count(large)
+    space = Space.of({"width": {"int": [1, 50]}})
+    grid, found, other = (
+        [sample["width"] for sample in samples]
+        for samples in (
+            space.grid(),
+            config.samples(space),
+            SweepConfig(search="grid", seed=1).samples(space),
+        )
+    )
+    assert grid == sorted(found) == sorted(other)
+    assert grid != found != other
+    assert found == [sample["width"] for sample in config.samples(space)]
