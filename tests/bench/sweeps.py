@@ -17,7 +17,7 @@ import click
 import pyarrow.parquet as pq
 
 GRID = ["--set", "model=seed", "--set", "width=8,24", "--set", "lr=0.3,1,3,9", "--set"]
-GRID += ["batch_size=25,100", "--search", "grid", "--max-epochs", "16", "--reduction", "4"]
+GRID += ["batch_size=25,100", "--search", "grid", "--max-epochs", "12", "--reduction", "4"]
 NEAR = ["--set", "model=seed", "--set", "width=int:16..64:16", "--trials", "16"]
 AS_IS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 

@@ -392,4 +392,3 @@ def test_a_log_that_a_kill_tore(make_set: Callable) -> None:
         directory.add(1, "lost")
     assert directory.finish() is None
     assert pq.read_table("sweep/trials.parquet").num_rows == 0
-
