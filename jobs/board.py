@@ -22,6 +22,7 @@ __all__ = ["Board", "score_text", "settings_text"]
 REFRESHES = 4  # a second
 AROUND = 6  # lines of the terminal that are not a trial's
 HEADS = {"psnr": "PSNR", "estimated-psnr": "estimated PSNR", "loss": "loss"}
+FOREMOST = ("model", "width", "depth", "hidden", "blocks", "optimizer", "lr", "momentum")
 WORDS = {"begun": "running", "lost": "lost, goes on"}
 STYLES = {"running": "cyan", "failed": "red", "stopped": "dim", "lost, goes on": "yellow"}
 
@@ -41,8 +42,8 @@ class Row:
 class Board:
     """Hears of a sweep's news (`board.hear`), and shows them on standard error.
 
-    head: a line that is said with the first news. trials: those that the sweep has already. varying: the parameters to show; the others have the
-    same value in all trials.
+    head: a line that is said with the first news. trials: those that the sweep has already.
+    varying: the parameters to show; the others have the same value in all trials.
     """
 
     def __init__(
@@ -72,6 +73,11 @@ class Board:
             self._rows[trial.number] = Row(
                 text, state, trial.epochs, score=trial.score, reason=reason
             )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Ray Tune pickles whoever listens, for a file that nobody reads; a terminal
+        cannot be pickled."""
+        return {}
 
     def __enter__(self) -> "Board":
         return self
@@ -181,7 +187,12 @@ class Board:
 def settings_text(sample: "Sample", varying: Iterable[str] | None = None) -> str:
     """Settings for a reader, those of some parameters only: "lr 5  width 48  no flips"."""
     names = sample if varying is None else [name for name in varying if name in sample]
-    return "  ".join(_setting(name, sample[name]) for name in names)
+    return "  ".join(_setting(name, sample[name]) for name in sorted(names, key=_place))
+
+
+def _place(name: str) -> tuple[int, str]:
+    """What matters most comes first, the rest by the alphabet."""
+    return FOREMOST.index(name) if name in FOREMOST else len(FOREMOST), name
 
 
 def _setting(name: str, value: Any) -> str:

@@ -167,7 +167,7 @@ def choose_place(
         return {}
     if device == "auto":
         here = address is None and torch.cuda.is_available()
-        device = "cuda" if gpus or (gpus is None and here) else "cpu"
+        device = "cuda" if (gpus is None and here) or (gpus or 0) > 0 else "cpu"
     if device == "cuda" and address is None:
         choose_device("cuda")
     if device == "cuda" and gpus == 0:
