@@ -36,7 +36,7 @@ def parse_duration(text: str) -> float:
 @click.option(
     "--run", type=click.Path(path_type=Path), required=True, help="The sweep's directory."
 )
-@click.option("--space", type=click.Path(path_type=Path), help="YAML; see below.")
+@click.option("--space", type=click.Path(path_type=Path), help="YAML, as above.")
 @click.option(
     "--set",
     "settings",
@@ -89,11 +89,11 @@ def main(
 
     \b
       n2n sweep sets/mine --run sweeps/mine --dry-run
-      n2n sweep sets/mine --run sweeps/mine --set model=seed --set lr=log:1..20 --trials 32
+      n2n sweep sets/mine --run sweeps/mine --set model=n2n --set batch_size=32,64 --trials 32
       n2n sweep sets/mine --run sweeps/mine --space space.yaml --search optuna --time-budget 8h
 
-    Every trial trains on SET with settings from the space, which by default lies around the
-    published recipe. A space names settings of `n2n train`, and of its networks: width, depth
+    Every trial trains on SET with settings from the space. The default, which --dry-run prints,
+    lies around the published recipe. A space names settings of `n2n train`, and of its networks: width, depth
     (unet), hidden and blocks (n2n). In YAML:
 
     \b
