@@ -93,8 +93,8 @@ def main(
       n2n sweep sets/mine --run sweeps/mine --space space.yaml --search optuna --time-budget 8h
 
     Every trial trains on SET with settings from the space. The default, which --dry-run prints,
-    lies around the published recipe. A space names settings of `n2n train`, and of its networks: width, depth
-    (unet), hidden and blocks (n2n). In YAML:
+    lies around the published recipe. A space names settings of `n2n train`, and of its networks:
+    width, depth (unet), hidden and blocks (n2n). In YAML:
 
     \b
       model: [seed, unet]                        # a choice
