@@ -9,6 +9,7 @@ from typing import Any
 
 from ray.tune import Stopper
 
+from jobs.local import Local
 from jobs.pool import require_ray
 from n2n.errors import Interrupted, N2NError
 
@@ -17,7 +18,7 @@ __all__ = ["Ending"]
 SECONDS_BETWEEN_LOOKS = 5.0
 
 
-class Ending(Stopper):  # type: ignore[misc]  # ray's classes have no types
+class Ending(Local, Stopper):
     """Tune asks it after every event, ten times a second at least, whether to stop all trials.
 
     It saves them then. fault: asked for what no trial can go on with.

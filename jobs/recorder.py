@@ -5,6 +5,7 @@ from typing import Any
 
 from ray.tune import Callback
 
+from jobs.local import Local
 from n2n.errors import JobFailed
 from n2n.sweep import Event, Sample, SweepDirectory
 
@@ -13,7 +14,7 @@ __all__ = ["Recorder"]
 LOW_MEMORY = ("low on memory", "memory pressure")  # what Ray says when it has ended a process
 
 
-class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
+class Recorder(Local, Callback):
     """Tune calls it in the driver. `fault`: what no trial can go on with, once it is known.
 
     settings: of each trial that has been proposed, by number.
@@ -34,9 +35,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         self._news: list[Event] = []  # of takeovers, which come of an epoch that is told after them
         self.fault: JobFailed | None = None
 
-    def on_trial_start(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
         if number not in self._begun:
             self._begun.add(number)
@@ -58,9 +57,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         elif "outcome" in result:
             self._end(number, result["outcome"], result.get("reason"))
 
-    def on_trial_recover(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         number = trial.config["number"]
         self._on_event(Event("lost", number, reason=self._reason(trial)))
 
@@ -68,9 +65,7 @@ class Recorder(Callback):  # type: ignore[misc]  # ray's classes have no types
         number = trial.config["number"]
         self._end(number, "failed", f"{self._reason(trial)} {self._deaths} times")
 
-    def on_trial_complete(
-        self, iteration: int, trials: list[Any], trial: Any, **info: Any
-    ) -> None:
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         if self.fault is None:
             self._end(trial.config["number"], "stopped", None)
 

@@ -12,16 +12,17 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
+from jobs.local import Local
 from n2n import sweep
 
 __all__ = ["All", "Halving", "Population"]
 
 
-class All(FIFOScheduler):  # type: ignore[misc]  # ray's classes have no types
+class All(Local, FIFOScheduler):
     """All trials go on to the last epoch."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # ray's
         self._heard: dict[str, int] = {}  # the last epoch, by Tune's name of the trial
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
@@ -43,7 +44,13 @@ class Halving(All):
     """
 
     def __init__(
-        self, past: "Iterable[sweep.Trial]", *, max_epochs: int, grace: int, reduction: int, metric: str
+        self,
+        past: Iterable[sweep.Trial],
+        *,
+        max_epochs: int,
+        grace: int,
+        reduction: int,
+        metric: str,
     ) -> None:
         super().__init__()
         self._asha = ASHAScheduler(
@@ -54,12 +61,13 @@ class Halving(All):
             grace_period=grace,
             reduction_factor=reduction,
         )
+        nobody: Any = None
         for trial in past:
-            name = SimpleNamespace(trial_id=f"past {trial.number}")
-            self._asha.on_trial_add(None, name)
+            name: Any = SimpleNamespace(trial_id=f"past {trial.number}")
+            self._asha.on_trial_add(nobody, name)
             for line in trial.lines:
                 result = {"epoch": line["epoch"], "score": sweep.score(line, metric)}
-                self._asha.on_trial_result(None, name, result)
+                self._asha.on_trial_result(nobody, name, result)
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
         self._asha.on_trial_add(tune_controller, trial)
@@ -133,6 +141,4 @@ class Population(All):
             return
         for number, config in self._meet(epoch, self._done).items():
             self._trials[number].set_config(config)
-        self._waiting = {
-            number: waits for number, waits in self._waiting.items() if waits > epoch
-        }
+        self._waiting = {number: waits for number, waits in self._waiting.items() if waits > epoch}

@@ -1,10 +1,11 @@
-"""What Ray Tune asks for the next trial: those that a sweep numbers, or those that optuna proposes."""
+"""What Ray Tune asks for the next trial: one that was known before, or one that optuna proposes."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
+from jobs.local import Local
 from n2n.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -17,14 +18,14 @@ __all__ = ["Numbered", "Proposed"]
 Make = Callable[[int, "Sample"], dict[str, Any]]  # number and settings → what the trial is told
 
 
-class Numbered(Searcher):
+class Numbered(Local, Searcher):
     """Trials that are known before: the rest of them, in order."""
 
     def __init__(self, make: Make, trials: "Iterator[tuple[int, Sample]]") -> None:
         super().__init__(metric="score", mode="max")
         self._make, self._trials = make, trials
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         for number, sample in self._trials:
             return self._make(number, sample)
         return str(Searcher.FINISHED)
@@ -35,7 +36,7 @@ class Numbered(Searcher):
         pass
 
 
-class Proposed(Searcher):
+class Proposed(Local, Searcher):
     """Trials that optuna's TPE proposes (Bergstra et al. 2011), from the scores of those before.
 
     known: the trials that a resumed sweep has; those not finished come first. at_once: how many
@@ -57,14 +58,14 @@ class Proposed(Searcher):
         self._make, self._space, self._at_once = make, space, at_once
         sampler = optuna.samplers.TPESampler(seed=stream(seed, len(known)))
         self._study = optuna.create_study(direction="maximize", sampler=sampler)
-        self._open: dict[str, optuna.Trial] = {}
+        self._open: dict[str, Any] = {}
         self._again = [trial for trial in known if not trial.finished]
         self._numbers = iter(sorted(set(range(count)) - {trial.number for trial in known}))
         for trial in known:
             if trial.finished:
                 self._study.add_trial(self._past(trial))
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    def suggest(self, trial_id: str) -> Any:
         if len(self._open) >= self._at_once:
             return None
         if self._again:
@@ -159,4 +160,6 @@ def distribution(domain: Any) -> Any:
     if isinstance(domain, Integer):
         last = domain.low + (domain.high - domain.low) // domain.step * domain.step
         return distributions.IntDistribution(domain.low, last, log=domain.log, step=domain.step)
-    return distributions.FloatDistribution(domain.low, domain.high, log=isinstance(domain, LogUniform))
+    return distributions.FloatDistribution(
+        domain.low, domain.high, log=isinstance(domain, LogUniform)
+    )

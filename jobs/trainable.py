@@ -6,15 +6,18 @@ from typing import Any
 
 from ray import tune
 
+from jobs.seat import Placement
 from jobs.shared import Columns, serve
 from jobs.trial import Computer, Task, TrialRun
 
 __all__ = ["TrialProcess", "config_of"]
 
 
-def config_of(task: Task) -> dict[str, Any]:
-    """A task in the words that Tune takes: plain values."""
+def config_of(task: Task, placement: Placement) -> dict[str, Any]:
+    """A task, and what it is given, in the words that Tune takes: plain values."""
     return {
+        "cpu": placement.cpus,
+        "gpu": placement.gpus,
         "number": task.number,
         "path": str(task.path),
         "metric": task.metric,
@@ -29,11 +32,15 @@ def task_of(config: dict[str, Any]) -> Task:
     return Task(config["number"], Path(config["path"]), settings, config["metric"])
 
 
-class TrialProcess(tune.Trainable):  # type: ignore[misc]  # ray's classes have no types
+class TrialProcess(tune.Trainable):
     """Tune makes one for each place, and hands it a trial (`setup`), then others (`reset_config`).
 
     Tune keeps no checkpoints of a trial: its run directory has them.
     """
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        return tune.PlacementGroupFactory([{"CPU": config["cpu"], "GPU": config["gpu"]}])
 
     def setup(
         self, config: dict[str, Any], *, path: str = "", columns: Columns | None = None

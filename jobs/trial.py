@@ -11,6 +11,7 @@ import ctypes
 import time
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -118,7 +119,10 @@ class TrialRun:
                 recorded = self._trainer.run.metrics
                 if recorded:
                     *before, last = recorded
-                    return [*(self._epoch(line, replayed=True) for line in before), self._epoch(last)]
+                    return [
+                        *(self._epoch(line, replayed=True) for line in before),
+                        self._epoch(last),
+                    ]
             return [self._epoch(self._train())]
         except Interrupted:
             return []
@@ -159,10 +163,8 @@ class TrialRun:
         assert trainer is not None
         if self._halted:
             raise Interrupted("halted")
-        try:
+        with suppress(_EpochDone):
             trainer.train()
-        except _EpochDone:
-            pass
         return trainer.run.metrics[-1]
 
     def _epoch(self, line: dict[str, Any], *, replayed: bool = False) -> dict[str, Any]:

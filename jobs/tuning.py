@@ -81,7 +81,6 @@ def run_sweep(
         return
     if address is None:
         choose_device(config.device)  # a GPU that is not there is an error now
-    placement = Placement(1, config.cpus_per_trial, config.gpus_per_trial)
     size = nbytes(pairs)
     reason = too_large(size, store=None)
     ending = Ending(config.time_budget)
@@ -90,11 +89,11 @@ def run_sweep(
         store = SPARE if reason else SPARE + int(1.05 * size)
         own = stack.enter_context(joined(address, object_store=store))
         stack.enter_context(_quiet())
-        require_place(placement, patience, waiting=not own)
+        require_place(sweep.placement, patience, waiting=not own)
         if not own:
             reason = too_large(size, store=smallest_store())
         folder = stack.enter_context(scratch_folder())
-        sweep.run(ending, placement, str(folder), reason)
+        sweep.run(ending, str(folder), reason)
     ending.settle()
 
 
@@ -116,6 +115,7 @@ class _Sweep:
         self._settings = {trial.number: trial.settings for trial in self._known}
         self._metric = str(config.metric)
         self._memory = config.memory_limit
+        self.placement = Placement(1, config.cpus_per_trial, config.gpus_per_trial)
 
     @property
     def left(self) -> bool:
@@ -123,9 +123,9 @@ class _Sweep:
         finished = sum(trial.finished for trial in self._known)
         return finished < self._config.count(self._space)
 
-    def run(self, ending: Ending, placement: Placement, folder: str, reason: str | None) -> None:
+    def run(self, ending: Ending, folder: str, reason: str | None) -> None:
         """Run the trials until they or the sweep end. reason: why the set cannot be shared."""
-        at_once = max(1, capacity(placement))
+        at_once = max(1, capacity(self.placement))
         columns = None
         if reason is None:
             columns = columns_of(self._pairs)
@@ -145,9 +145,8 @@ class _Sweep:
         scheduler = self._scheduler(recorder)  # before anything starts: it may have things to do
         process = tune.with_parameters(TrialProcess, path=str(self._pairs.path), columns=columns)
         del columns
-        share = {"cpu": placement.cpus, "gpu": placement.gpus}
         tuner = tune.Tuner(
-            tune.with_resources(process, share),
+            process,
             tune_config=tune.TuneConfig(
                 scheduler=scheduler,
                 search_alg=self._searcher(at_once),
@@ -180,7 +179,7 @@ class _Sweep:
         before = RunDirectory(path).read_settings()
         memory = before.get("memory_limit", min(settings.memory_limit, self._memory))
         settings = replace(settings, memory_limit=memory)
-        return config_of(Task(number, path, settings, self._metric))
+        return config_of(Task(number, path, settings, self._metric), self.placement)
 
     def _train_config(self, sample: Sample) -> TrainConfig:
         return self._config.settings_of(sample, self._pairs)
