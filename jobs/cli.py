@@ -12,6 +12,7 @@ COMMANDS = {
     "data": ("jobs.data", "Make, import and check sets of noisy pairs."),
     "train": ("jobs.train", "Train a denoiser on a pair set, or resume."),
     "evaluate": ("jobs.evaluate", "Score a model on a pair set."),
+    "sweep": ("jobs.sweep", "Find better settings: many trials, on Ray."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),
     "bench": ("jobs.bench", "Compare speed and memory with torch.nn on this machine."),
 }

@@ -232,11 +232,15 @@ class Worker:
 
 
 def local_model(model: str, stack: ExitStack) -> Path:
-    """A model's local file: a copy for the time of the stack if it lies in an object store."""
+    """A model's local file: a copy for the time of the stack if it lies in an object store.
+
+    A run directory stands for its model.safetensors.
+    """
     if not is_uri(model):
-        if not Path(model).is_file():
-            raise ModelFileError(f"{model}: expected a model file, found none; check the name")
-        return Path(model)
+        path = Path(model, "model.safetensors") if Path(model).is_dir() else Path(model)
+        if not path.is_file():
+            raise ModelFileError(f"{path}: expected a model file, found none; check the name")
+        return path
     folder, _, name = model.partition("?")[0].rpartition("/")
     query = model.partition("?")[2]
     scratch = stack.enter_context(local_scratch())

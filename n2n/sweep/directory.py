@@ -26,7 +26,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,12 @@ import yaml
 from n2n.data import PairSet
 from n2n.errors import InvalidValue, RunConflict
 from n2n.files import TEMPORARY, replacing
+from n2n.run import RunDirectory
 from n2n.sweep.settings import SweepConfig
 from n2n.sweep.space import Sample, Space
+from n2n.sweep.table import epoch_rows, write_table
 from n2n.sweep.trials import STATES, Trial, read_log, read_metrics
+from n2n.sweep.winner import Winner, choose, command_of, copy_run
 
 __all__ = ["SweepDirectory"]
 
@@ -106,13 +109,14 @@ class SweepDirectory:
     def locked(self) -> Iterator[None]:
         """Keep other sweeps out. RunConflict if another process sweeps here.
 
-        A directory that is made for it, and in which nothing was begun, goes with the block.
+        What was made in the block goes with it, unless a trial was begun.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunConflict(f"{self.path}: expected the directory of a sweep, found a file")
         new = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
+        begun = self.settings_path.exists()
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -125,10 +129,18 @@ class SweepDirectory:
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
             yield
         finally:
-            with suppress(OSError):  # something was done
-                for path in new:
-                    path.rmdir()
+            if not begun and not self.log_path.exists():
+                self._remove(new)
             os.close(descriptor)
+
+    def _remove(self, new: list[Path]) -> None:
+        """What `begin` made, and the folders that did not exist before."""
+        with suppress(OSError):  # there is something else
+            if self.settings_path.exists():
+                (self.path / "trials").rmdir()
+                self.settings_path.unlink()
+            for path in new:
+                path.rmdir()
 
     def add(
         self,
@@ -173,6 +185,21 @@ class SweepDirectory:
             for number in sorted(records)
         ]
 
+    def finish(self) -> Winner | None:
+        """Write trials.parquet and best/, of all that is done so far. None without a score."""
+        settings = self.read_settings()
+        trials = self.trials()
+        runs = {trial.number: self.trial_path(trial.number) for trial in trials}
+        rows = list(epoch_rows(trials, self.log(), runs, settings["config"]["metric"]))
+        write_table(self.table_path, rows, settings)
+        best = choose(trials)
+        if best is None:
+            return None
+        copy_run(runs[best.number], self.best_path)
+        run = RunDirectory(self.best_path).read_settings()
+        again = self.path.with_name(f"{self.path.name}-winner")
+        return Winner(best, self.best_path, *command_of(run, best, again))
+
     def read_settings(self) -> dict[str, Any]:
         """What sweep.yaml holds; nothing if there is none. RunConflict for another file."""
         if not self.settings_path.exists():
@@ -187,6 +214,12 @@ class SweepDirectory:
             raise RunConflict(
                 f"{self.settings_path}: expected format {FORMAT}, found {found.get('format')}; use "
                 "the n2n that wrote it"
+            )
+        unknown = sorted(found["config"].keys() - {item.name for item in fields(SweepConfig)})
+        if unknown or not isinstance(found.get("space"), dict):
+            raise RunConflict(
+                f"{self.settings_path}: expected the settings and the space of a sweep, found "
+                f"{f'also {unknown[0]}' if unknown else 'no space'}; restore the file"
             )
         return found
 

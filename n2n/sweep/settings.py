@@ -21,6 +21,7 @@ SCHEDULERS = ("asha", "pbt", "none")
 SEARCHES = ("random", "grid", "optuna")
 METRICS = ("psnr", "estimated-psnr", "loss")
 DEFAULT_TRIALS = 16
+LARGEST_GRID = 10_000
 LOOKED_AT = 1000  # samples that a space is tried with, where not all are known before
 FLAWLESS = 1000.0  # for a PSNR that is no number: images that come out exactly
 
@@ -115,22 +116,34 @@ class SweepConfig:
         return replace(self, metric=self.metric or known[0])
 
     def count(self, space: Space) -> int:
-        """How many trials there are."""
+        """How many trials there are. InvalidValue for a grid that has no end, or hardly one."""
         if self.search == "grid":
-            return sum(1 for _ in space.grid())
+            return len(self._grid(space))
         return DEFAULT_TRIALS if self.trials is None else self.trials
 
     def samples(self, space: Space) -> Iterator[Sample]:
         """The settings of trial 0, 1, …: the same each time. Of optuna: the random ones instead.
 
         Trial k is drawn from a stream of random numbers of its own, so that more trials change
-        none of those before.
+        none of those before. A grid comes in an order drawn from `seed`: a scheduler compares
+        trials with those before them, which should not all be alike.
         """
         if self.search == "grid":
-            yield from space.grid()
+            grid = self._grid(space)
+            order = np.random.default_rng(self.seed).permutation(len(grid))
+            yield from (grid[index] for index in order)
             return
         for number in range(self.count(space)):
             yield space.sample(np.random.default_rng([self.seed, number]))
+
+    def _grid(self, space: Space) -> list[Sample]:
+        grid = list(islice(space.grid(), LARGEST_GRID + 1))
+        if len(grid) > LARGEST_GRID:
+            raise InvalidValue(
+                f"a grid of at most {LARGEST_GRID} trials expected, found more; name fewer values, "
+                "or use --search random"
+            )
+        return grid
 
     def settings_of(self, sample: Sample, pairs: PairSet) -> TrainConfig:
         """What a trial trains with. InvalidValue, ShapeError for what the set does not allow.

@@ -96,6 +96,17 @@ class Space:
             graph.done(*ready)
         return tuple(order)
 
+    @property
+    def varying(self) -> tuple[str, ...]:
+        """The parameters that are not the same in all trials."""
+
+        def fixed(one: Alternative) -> bool:
+            return len(one.domain.ends()) == 1 and not one.when
+
+        return tuple(
+            name for name in self.names if not all(fixed(one) for one in self.parameters[name])
+        )
+
     def domain(self, name: str, chosen: Mapping[str, Scalar]) -> Domain | None:
         """The domain of a parameter where `chosen` holds; None where it does not apply."""
         index = applying(name, self.parameters, chosen, self.preset)

@@ -18,8 +18,9 @@ class Event:
     """News of a sweep, for those who watch it.
 
     kind: of STATES; "epoch", with the line of its metrics; "lost", of a trial whose process died
-    and which goes on from its checkpoint; or "note", of the sweep as a whole (trial is None), for
-    a reader. settings: with "begun". reason: with "failed" and "lost"; the text of a note.
+    and which goes on from its checkpoint; "note", of the sweep as a whole (trial is None), for a
+    reader; or "progress", with the part of the next epoch that is done, from 0 to 1. settings:
+    with "begun". reason: with "failed" and "lost"; the text of a note.
     """
 
     kind: str
@@ -27,6 +28,7 @@ class Event:
     settings: Sample | None = None
     line: dict[str, Any] | None = None
     reason: str | None = None
+    progress: float = 0.0
 
 
 @dataclass(frozen=True)
