@@ -160,13 +160,14 @@ class Board:
         for title, side in (("trial", "right"), ("settings", "left"), ("epoch", "right")):
             table.add_column(title, justify=side)  # type: ignore[arg-type]  # one of its words
         table.add_column(head, justify="right")
-        table.add_column("state", overflow="ellipsis", no_wrap=True)
+        table.add_column("state")
         for number, row in rows[:room]:
             state = f"{row.state}: {row.reason}" if row.reason else row.state
             part = f" +{row.progress:.0%}" if row.progress else ""
             cells = [str(number), row.settings, f"{row.epoch}/{self._epochs}{part}"]
             cells += [_figure(row.score, self._metric), state]
-            table.add_row(*map(Text, cells), style=STYLES.get(row.state, ""))
+            texts = (Text(cell, no_wrap=True, overflow="ellipsis") for cell in cells)  # one line
+            table.add_row(*texts, style=STYLES.get(row.state, ""))
         return table
 
     def _console_height(self) -> int:

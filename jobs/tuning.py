@@ -144,6 +144,7 @@ class _Sweep:
         ending.fault = lambda: recorder.fault
         scheduler = self._scheduler(recorder)  # before anything starts: it may have things to do
         process = tune.with_parameters(TrialProcess, path=str(self._pairs.path), columns=columns)
+        process.__name__ = process.__qualname__ = TrialProcess.__name__  # what ps shows
         del columns
         tuner = tune.Tuner(
             process,

@@ -26,7 +26,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +214,12 @@ class SweepDirectory:
             raise RunConflict(
                 f"{self.settings_path}: expected format {FORMAT}, found {found.get('format')}; use "
                 "the n2n that wrote it"
+            )
+        unknown = sorted(found["config"].keys() - {item.name for item in fields(SweepConfig)})
+        if unknown or not isinstance(found.get("space"), dict):
+            raise RunConflict(
+                f"{self.settings_path}: expected the settings and the space of a sweep, found "
+                f"{f'also {unknown[0]}' if unknown else 'no space'}; restore the file"
             )
         return found
 

@@ -4,6 +4,7 @@ import json
 import shlex
 import signal
 import socket
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from jobs.evaluate import main as evaluate
 from jobs.sweep import main
 from jobs.train import main as train
 from n2n.errors import Diverged, Interrupted
-from n2n.sweep import Event
+from n2n.sweep import Event, Space
 from n2n.trainer import Trainer
 
 TINY = ["--set", "model=seed", "--set", "width=2,3", "--set", "batch_size=30"]
@@ -222,6 +223,14 @@ def test_the_plan(make_set: Callable) -> None:
     assert "each proposed by optuna" in run("--search", "optuna", "--dry-run").stdout
     address = run("--address", "nobody:1", "--dry-run")
     assert "on the Ray cluster at nobody:1" in address.stdout
+
+
+def test_the_space_that_help_shows_is_one() -> None:
+    text = CliRunner().invoke(main, ["--help"]).stdout
+    lines = text[text.index("    model: [seed") :].split("\n\n")[0]
+    space = Space.of(yaml.safe_load(textwrap.dedent(lines)))
+    assert {"model", "optimizer", "lr", "momentum", "width", "depth", "loss"} == set(space.names)
+    assert space.preset == "published"
 
 
 # ---- without Ray ---------------------------------------------------------------------------------

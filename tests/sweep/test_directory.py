@@ -334,7 +334,14 @@ def test_folders_of_something_else(make_set: Callable) -> None:
     Path("sweep").mkdir()
     Path("sweep/other").write_text("")
     assert "found other files" in refused(CONFIG, SPACE, pairs)
-    for text in (b"a: [", b"\xff", b"3", b"a: 3", b"format: 9\nconfig: {}"):
+    for text in (
+        b"a: [",
+        b"\xff",
+        b"3",
+        b"a: 3",
+        b"format: 9\nconfig: {}",
+        b"format: 1\nconfig: {}",
+    ):
         Path("sweep/sweep.yaml").write_bytes(text)
         assert "sweep.yaml: expected" in refused(CONFIG, SPACE, pairs)
 
