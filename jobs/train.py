@@ -61,7 +61,12 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--gpus-per-worker", type=float, help="0 or 1.  [default: 1 where there are GPUs]")
 @click.option("--address", help="Of a running Ray cluster, HOST:PORT or auto.")
 @click.option("--max-failures", type=int, help="Deaths of workers to go on after.  [default: 3]")
-@click.option("--memory", default=2.0, help="GiB of pairs to hold; a larger set streams.")
+@click.option(
+    "--memory",
+    type=float,
+    help="GiB of pairs to hold; a larger set streams, in an order that follows from this.  "
+    "[default: 2, or a part of what is free; a resumed run's own]",
+)
 @click.option("--checkpoint-seconds", type=float, help="Between checkpoints in an epoch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last epoch's metrics as JSON.")
 def main(
@@ -76,7 +81,7 @@ def main(
     gpus_per_worker: float | None,
     address: str | None,
     max_failures: int | None,
-    memory: float,
+    memory: float | None,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -99,12 +104,14 @@ def main(
     from n2n.config import configure
     from n2n.data import PairSet
     from n2n.device import keep_freed_memory
+    from n2n.memory import pairs_to_hold
     from n2n.run import RunDirectory
 
     explicit = {name: value for name, value in options.items() if value is not None}
     if settings:
         explicit["model_config"] = dict(parse_setting(text) for text in settings)
-    explicit["memory_limit"] = gibibytes(memory, "--memory")
+    if memory is not None:
+        explicit["memory_limit"] = gibibytes(memory, "--memory")
     team = Team(workers, cpus_per_worker, gpus_per_worker, address, max_failures)
     with ExitStack() as stack:
         team, explicit["device"], explicit["threads"] = team.machine_of_each(device, threads, stack)
@@ -113,6 +120,8 @@ def main(
         if preset is None and begun:
             preset = str(begun["preset"])
         found = PairSet.open(pairs)
+        held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
+        explicit.setdefault("memory_limit", held)
         config, left_out = configure(found, preset, **explicit)
         for line in left_out:
             click.echo(line, err=True)

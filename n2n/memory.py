@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from n2n.data.pairs import MEMORY_LIMIT
 from n2n.models import Network
 from n2n.nn.module import Module, scratch
 
-__all__ = ["Need", "available", "fair_part", "limit"]
+__all__ = ["Need", "available", "fair_part", "limit", "pairs_to_hold"]
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 FAIR = {"cpu": 0.5, "cuda": 0.7}  # of what is free; the rest is for others, and for fragments
@@ -60,8 +61,21 @@ def limit() -> int | None:
 
 
 def fair_part(device: torch.device | str = "cpu") -> int:
-    """Bytes that denoising may take where nobody has said: half of the host's, 0.7 of a GPU's."""
+    """Bytes that a job may take where nobody has said: half of the host's, 0.7 of a GPU's."""
     return int(FAIR[torch.device(device).type] * available(device))
+
+
+def pairs_to_hold(nbytes: int) -> int:
+    """Bytes of pairs that training may hold where nobody has said, of a set of so many.
+
+    2 GiB, unless neither the set nor that fits into half of a fair part; the other half is for
+    the network's activations. Then the set streams, in an order that follows from this number: so
+    it is a power of two, which does not change with every program that comes and goes.
+    """
+    most = max(1, fair_part() // 2)
+    if min(nbytes, MEMORY_LIMIT) <= most:
+        return MEMORY_LIMIT
+    return 1 << (most.bit_length() - 1)
 
 
 @dataclass(frozen=True)
