@@ -22,10 +22,11 @@ from PIL import Image
 pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
-SECONDS_FOR_WORKERS = 120
+SECONDS_FOR_WORKERS = 240
 
 
 class Cluster:
