@@ -193,7 +193,7 @@ KUBERAY = [
     Wrong("version unquoted", JOB, 'rayVersion: "2.60.0"', "rayVersion: 2.60", "rayVersion: 2.60",
           ("expected text", "put it in quotes")),
     Wrong("another Ray", JOB, 'rayVersion: "2.60.0"', 'rayVersion: "2.9.0"', "2.9.0",
-          ("as here, found 2.9.0", "and an image with it")),
+          ("which n2n takes, found 2.9.0", "and an image with it")),
     Wrong("another image", JOB, "registry.example.org/n2n:2.60.0 #", "rayproject/ray:2.9.0 #",
           "rayproject/ray:2.9.0", ("an image of rayVersion", "rayproject/ray:2.60.0")),
     Wrong("no entrypoint", JOB, "  entrypoint: ", "  jobId: ", "spec:",
