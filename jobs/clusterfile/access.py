@@ -1,4 +1,7 @@
-"""Who gets in, and what is sent: keys, mounted files, tokens, places left to change."""
+"""Who gets in, and what is sent: keys, mounted files, tokens, places left to change.
+
+`~` is expanded as Ray does it, by os.path, which leaves the home of an unknown user as it is.
+"""
 
 import os
 import stat
@@ -28,6 +31,8 @@ def tokens(document: Document) -> None:
     """A token in the file itself; it is not repeated in the fault."""
     for key, value in document.scalars():
         text = "" if value is None else str(value)
+        if any(TOKEN_WRITTEN.search(str(part)) for part in key):
+            text = f"{TOKEN}=x"
         if TOKEN_WRITTEN.search(text) or (key[-1:] == (TOKEN,) and text[:1] not in ("", "$")):
             document.fault(
                 key,
@@ -65,7 +70,7 @@ def _key(document: Document) -> None:
     name = document.text(*key)
     if name is None:
         return
-    file = Path(name).expanduser()
+    file = Path(os.path.expanduser(name))
     expected = "a private key file"
     if name.endswith(".pub"):
         document.fault(
@@ -121,12 +126,12 @@ def _mounts(document: Document) -> None:
                 repr(remote),
                 f"write ~/{remote}: local path",
             )
-        file = Path(local).expanduser()
+        file = Path(os.path.expanduser(local))
         try:
             mode = stat.S_IMODE(file.stat().st_mode)
         except (OSError, ValueError) as error:
             remedy = "correct the path; one without / is relative to where ray up is run"
-            if file == Path(TOKEN_FILE).expanduser():
+            if file == Path(os.path.expanduser(TOKEN_FILE)):
                 remedy = MAKE_TOKEN
             document.fault(key, "a local file or folder", f"{_reason(error)}: {local}", remedy)
             continue

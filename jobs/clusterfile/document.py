@@ -147,9 +147,9 @@ def read(path: Path) -> list[Document]:
 
 
 def spelled(key: Key) -> str:
-    """provider.worker_ips[0]"""
+    """provider.worker_ips[0]; a token that somebody wrote into a key is left out."""
     text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in key)
-    return text.removeprefix(".") or "file"
+    return TOKEN_WRITTEN.sub(f"{TOKEN}=…", text.removeprefix(".")) or "file"
 
 
 def shown(value: object) -> str:

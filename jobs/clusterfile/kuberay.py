@@ -8,7 +8,7 @@ import yaml
 from jobs.clusterfile import access, schema, shell
 from jobs.clusterfile.document import Document, Key, nearest, shown
 from jobs.clusterfile.kuberay_schema import SCHEMAS
-from jobs.clusterfile.versions import installed, same_release
+from jobs.clusterfile.versions import installed, required, same_release, within
 
 __all__ = ["check", "is_kubernetes", "summary"]
 
@@ -20,13 +20,13 @@ CLUSTER: dict[str, Key] = {  # where the Ray cluster is described
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?$")
 LONGEST_NAME = {"RayJob": 47, "RayService": 47, "RayCluster": 50}  # KubeRay adds to it, up to 63
 LAUNCHER_KEYS = ("cluster_name", "provider", "auth", "file_mounts", "head_node_type", "max_workers")
-REMEDIES = {
+REMEDIES = {  # Ray's version is put into them when they are needed
     "apiVersion": "add `apiVersion: ray.io/v1`",
     "kind": f"add `kind:` with one of {', '.join(SCHEMAS)}",
     "metadata": "add `metadata:` with `name: n2n` below it",
     "spec": "add `spec:`, as in cluster/kuberay/rayjob.yaml",
-    "rayVersion": f'add `rayVersion: "{installed()}"`, the Ray of the image',
-    "image": f"add `image: rayproject/ray:{installed()}-py311`, or one that holds n2n",
+    "rayVersion": 'add `rayVersion: "{ray}"`, the Ray of the image',
+    "image": "add `image: rayproject/ray:{ray}-py311`, or one that holds n2n",
     "containers": "add `containers:` with one container, its `name` and `image`",
     "groupName": "add `groupName: workers`",
     "rayClusterConfig": "add `rayClusterConfig:` with `headGroupSpec` below it",
@@ -57,7 +57,8 @@ def check(document: Document) -> None:
     if not isinstance(kind, str) or kind not in SCHEMAS:
         _kind(document, kind)
         return
-    schema.apply(document, SCHEMAS[kind], REMEDIES)
+    remedies = {key: text.replace("{ray}", installed()) for key, text in REMEDIES.items()}
+    schema.apply(document, SCHEMAS[kind], remedies)
     _name(document, kind)
     place = CLUSTER[kind]
     if kind == "RayJob":
@@ -150,16 +151,16 @@ def _job(document: Document) -> None:
 
 def _cluster(document: Document, place: Key) -> None:
     version = document.text(*place, "rayVersion")
-    if version and not same_release(version):
+    if version and not within(version):
         document.fault(
             (*place, "rayVersion"),
-            f"Ray {installed()}, as here",
+            f"Ray {required()}, which n2n takes",
             version,
             f'write "{installed()}", and an image with it',
         )
     for key in _containers(document, place):
         for found in shell.image_versions(document.text(*key, "image") or ""):
-            if version and found != version:
+            if version and not same_release(found, version):
                 document.fault(
                     (*key, "image"),
                     f"an image of rayVersion, {version}",

@@ -46,9 +46,9 @@ def _missing(document: Document, key: Key, error: Any, remedies: dict[str, str])
 
 
 def _unknown(document: Document, key: Key, error: Any) -> None:
-    known = sorted(error.schema.get("properties", {}))
+    known = sorted(name for name, schema in error.schema.get("properties", {}).items() if schema)
     for name in error.instance:
-        if name in known:
+        if name in error.schema.get("properties", {}):
             continue
         meant = nearest(name, [word for word in known if word not in error.instance] or known)
         remedy = f"write `{meant}`" if meant else f"remove it; known here: {', '.join(known)}"

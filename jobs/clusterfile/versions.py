@@ -1,10 +1,10 @@
-"""Versions of Ray: the installed one, and those that a cluster file names."""
+"""Versions of Ray: the installed one, those that n2n takes, and those that a cluster file names."""
 
 import re
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import requires, version
 
-__all__ = ["installed", "same_release"]
+__all__ = ["installed", "required", "same_release", "within"]
 
 
 @cache
@@ -13,7 +13,30 @@ def installed() -> str:
     return version("ray")
 
 
-def same_release(named: str) -> bool:
-    """Whether a version is the installed one: 2.60.0, or the start of it: 2.60."""
-    parts, here = re.findall(r"\d+", named), re.findall(r"\d+", installed())
-    return len(parts) > 1 and parts[:3] == here[: len(parts[:3])]
+@cache
+def required() -> str:
+    """Which Rays n2n takes: ">=2.60,<2.64"."""
+    found = (re.match(r"ray(?:\[.*?\])?(?=[<>=])(.*)", line) for line in requires("n2n") or [])
+    limits = next(match[1] for match in found if match)
+    return ",".join(sorted(limits.replace(" ", "").split(","), reverse=True))
+
+
+def same_release(named: str, other: str | None = None) -> bool:
+    """Whether two versions are one, or the first is the start of the other: 2.60 and 2.60.0.
+
+    other: None stands for the installed one.
+    """
+    parts, there = _parts(named), _parts(other or installed())
+    number = min(3, len(parts), len(there))
+    return number > 1 and parts[:number] == there[:number]
+
+
+def within(named: str) -> bool:
+    """Whether n2n takes that version of Ray."""
+    parts = _parts(named)
+    lowest, beyond = (_parts(limit) for limit in required().split(","))
+    return len(parts) > 1 and lowest <= parts < beyond
+
+
+def _parts(named: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d{1,9}", named)]

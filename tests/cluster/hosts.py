@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +70,17 @@ trap 'exit 0' TERM
 while true; do wait || true; done
 """
 
+# What SETUP needs of the kernel.
+PROBE = r"""
+set -e
+mount -t tmpfs probe /mnt
+mkdir /mnt/new /mnt/work
+mount -t overlay probe "$1" -o "lowerdir=$1,upperdir=/mnt/new,workdir=/mnt/work"
+ip link add probe type bridge
+"""
 
+
+@cache
 def why_not() -> str | None:
     """What is missing here for hosts."""
     if sys.platform != "linux" or os.geteuid() != 0:
@@ -80,8 +91,13 @@ def why_not() -> str | None:
             f"hosts in namespaces need {', '.join(missing)}: apt-get install openssh-server "
             "rsync iproute2 netcat-openbsd"
         )
-    probe = ["unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork", "ip", "link"]
-    tried = subprocess.run(probe, capture_output=True, text=True, check=False)
+    apart = ["unshare", "--net", "--pid", "--mount", "--uts", "--ipc", "--fork"]
+    tried = subprocess.run(
+        [*apart, "bash", "-c", PROBE, "probe", sys.prefix],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     return None if tried.returncode == 0 else f"no namespaces here: {tried.stderr.strip()}"
 
 
@@ -157,7 +173,7 @@ class Hosts:
         self.all: dict[str, Host] = {}
         try:
             for name, address in addresses.items():
-                umask = UMASKS[name not in (LAPTOP, names[0])]
+                umask = UMASKS[name not in (LAPTOP, *names[:1])]
                 self.all[name] = Host(folder / name, name, address, umask)
             self._connect()
         except BaseException:

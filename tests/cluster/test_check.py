@@ -193,7 +193,7 @@ KUBERAY = [
     Wrong("version unquoted", JOB, 'rayVersion: "2.60.0"', "rayVersion: 2.60", "rayVersion: 2.60",
           ("expected text", "put it in quotes")),
     Wrong("another Ray", JOB, 'rayVersion: "2.60.0"', 'rayVersion: "2.9.0"', "2.9.0",
-          ("as here, found 2.9.0", "and an image with it")),
+          ("which n2n takes, found 2.9.0", "and an image with it")),
     Wrong("another image", JOB, "registry.example.org/n2n:2.60.0 #", "rayproject/ray:2.9.0 #",
           "rayproject/ray:2.9.0", ("an image of rayVersion", "rayproject/ray:2.60.0")),
     Wrong("no entrypoint", JOB, "  entrypoint: ", "  jobId: ", "spec:",
@@ -398,6 +398,15 @@ def test_what_is_no_private_key(
     assert words in str(fault)
 
 
+def test_the_home_of_nobody(home: Path, filled: Fill, tmp_path: Path) -> None:
+    text = filled("onprem.yaml").replace("~/.ssh/n2n", "~nobody-here/key")
+    (tmp_path / "a.yaml").write_text(
+        text.replace("n2n-code/jobs: jobs", "n2n-code/jobs: ~no-one/jobs")
+    )
+    keys = [fault.key for fault in check(tmp_path / "a.yaml")]
+    assert keys == ["auth.ssh_private_key", "file_mounts.~/n2n-code/jobs"]
+
+
 def test_a_token_that_others_read_and_none(home: Path, filled: Fill, tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text(filled("onprem.yaml"))
     token = home / ".ray/auth_token"
@@ -419,6 +428,7 @@ def test_a_token_never_shows(home: Path, filled: Fill, tmp_path: Path) -> None:
         ("onprem.yaml", "- worker-1", "- RAY_AUTH_TOKEN=SECRET"),
         ("onprem.yaml", "cluster_name: n2n", "docker: {run_options: ['-eRAY_AUTH_TOKEN=SECRET']}"),
         ("onprem.yaml", "cluster_name: n2n", "metadata: {RAY_AUTH_TOKEN: SECRET}"),
+        ("onprem.yaml", "cluster_name: n2n", "RAY_AUTH_TOKEN=SECRET cluster_name: n2n"),
         (JOB, "spec:\n  # 1.", "spec:\n  runtimeEnvYAML: 'x: {RAY_AUTH_TOKEN: SECRET'\n  # 1."),
         (JOB, "image: registry", env),
         (JOB, "image: registry", env.replace("'", "")),
