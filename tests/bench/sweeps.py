@@ -16,8 +16,9 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 
-GRID = ["--set", "model=seed", "--set", "width=8,24", "--set", "lr=0.3,1,3,9", "--set"]
-GRID += ["batch_size=25,100", "--search", "grid", "--max-epochs", "12", "--reduction", "4"]
+GRID = ["--set", "model=seed", "--set", "optimizer=adamw", "--set", "lr=0.0003,0.001,0.003,0.01"]
+GRID += ["--set", "width=8,24", "--set", "batch_size=10,40", "--search", "grid"]
+GRID += ["--max-epochs", "8", "--reduction", "4"]
 NEAR = ["--set", "model=seed", "--set", "width=int:16..64:16", "--trials", "16"]
 AS_IS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
