@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from n2n.data.pairs import MEMORY_LIMIT
+from n2n.data.split import MEMORY_LIMIT
 from n2n.models import Network
 from n2n.nn.module import Module, scratch
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.data.format import OUTPUT, ROWS_PER_GROUP, PartInfo, read_info, write_part
-from n2n.data.pairs import Split
+from n2n.data.split import Split
 from n2n.denoiser import Denoiser
 from n2n.errors import PairSetError, ShapeError
 from n2n.evaluation import to_float

@@ -6,8 +6,9 @@ from n2n.data.exposures import pair_set
 from n2n.data.importer import import_set
 from n2n.data.make import Made, Recipe
 from n2n.data.noise import Gaussian, Impulse, NoiseModel, Poisson, Subsample, Text, parse_noise
-from n2n.data.pairs import PairSet, Split
+from n2n.data.pairs import PairSet
 from n2n.data.parallel import default_workers
+from n2n.data.split import Split
 
 __all__ = [
     "Checked",

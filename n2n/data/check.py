@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.data.measure import Rows, measure, whole_parts
-from n2n.data.pairs import PairSet, Split
+from n2n.data.pairs import PairSet
 from n2n.data.parallel import Progress
+from n2n.data.split import Split
 
 __all__ = ["Checked", "Finding", "SplitFigures", "check_set", "findings_of", "repeats"]
 

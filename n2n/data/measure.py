@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.data import faults
-from n2n.data.pairs import Split
 from n2n.data.parallel import Progress, run_all
+from n2n.data.split import Split
 
 __all__ = ["Rows", "measure", "measure_group", "whole_parts"]
 
