@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n2n.data import Gaussian, Impulse, Poisson, Subsample, Text, parse_noise
@@ -170,6 +170,7 @@ def test_text_covers_its_share_in_few_colours_and_leaves_the_rest(rng):
         assert 1 <= len(np.unique(image[:, pixels].T, axis=0)) < 25
 
 
+@settings(deadline=None, max_examples=40)
 @given(st.integers(1, 12), st.sampled_from([1, 3]), st.floats(0.01, 0.9), st.integers(0, 99))
 def test_text_fits_images_of_any_size(side, channels, share, seed):
     clean = np.zeros((1, channels, side, side), np.uint8)
