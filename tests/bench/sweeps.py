@@ -16,9 +16,14 @@ from typing import Any
 import click
 import pyarrow.parquet as pq
 
-GRID = ["--set", "model=seed", "--set", "optimizer=adamw", "--set", "lr=0.0003,0.001,0.003,0.01"]
-GRID += ["--set", "width=8,24", "--set", "batch_size=10,40", "--search", "grid"]
-GRID += ["--max-epochs", "8", "--reduction", "4"]
+GRID = """
+model: seed
+optimizer: adamw
+lr: [0.0003, 0.001, 0.003, 0.01]
+width: [8, 24]
+batch_size: [10, 40]
+"""
+ON_IT = ["--search", "grid", "--max-epochs", "8", "--reduction", "4"]
 NEAR = ["--set", "model=seed", "--set", "width=int:16..64:16", "--trials", "16"]
 AS_IS = {"ignore_unknown_options": True, "allow_interspersed_args": False}
 
@@ -76,9 +81,23 @@ def neighbourhood(pairs: Path, out: Path, options: tuple[str, ...]) -> None:
 def halving(pairs: Path, out: Path, options: tuple[str, ...]) -> None:
     """A grid in full, and with asha."""
     found = {}
+    out.mkdir(parents=True, exist_ok=True)
+    space = out / "space.yaml"
+    space.write_text(GRID)
     for scheduler in ("none", "asha"):
         place = out / scheduler
-        n2n("sweep", pairs, "--run", place, *GRID, "--scheduler", scheduler, *options)
+        n2n(
+            "sweep",
+            pairs,
+            "--run",
+            place,
+            "--space",
+            space,
+            *ON_IT,
+            "--scheduler",
+            scheduler,
+            *options,
+        )
         found[scheduler] = epochs(place)
     full, halved = found["none"], found["asha"]
     names = ("width", "lr", "batch_size")
