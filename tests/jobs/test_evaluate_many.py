@@ -207,7 +207,7 @@ def test_workers_give_the_same_bits(ray_cluster: RayCluster, make_set) -> None:
     on_ray = ["--json", "--workers", "3", "--address", ray_cluster.address]
     result = run("none", *NAMES, "set", *on_ray)
     assert result.exit_code == 1, result.output
-    device, failed = result.stderr.splitlines()
+    device, *_, failed = result.stderr.splitlines()  # between: how far it is, on a slow machine
     assert device == "device: 3 workers on Ray, each cpu (1 threads), fp32"
     assert failed.startswith("failed: none: ")
     found = told_of(result)
