@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ from n2n.data import Split
 from n2n.errors import ShapeError
 from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
 from n2n.models import Network
-from n2n.peers import Peers
+
+if TYPE_CHECKING:
+    from n2n.peers import Peers
 
 __all__ = [
     "Scores",
@@ -81,7 +84,7 @@ def evaluate(
     split: Split,
     *,
     device: torch.device | str = "cpu",
-    peers: Peers | None = None,
+    peers: "Peers | None" = None,
 ) -> Scores:
     """Score the network on every pair of a split, a batch at a time.
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -32,7 +32,9 @@ from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import TEMPORARY, replacing
 from n2n.models import Network
 from n2n.nn import Optimizer
-from n2n.peers import Peers
+
+if TYPE_CHECKING:
+    from n2n.peers import Peers
 
 __all__ = ["Position", "RunDirectory", "share_state"]
 
@@ -79,7 +81,7 @@ class Position:
 
 
 def share_state(
-    peers: Peers, network: Network, optimizer: Optimizer, position: Position
+    peers: "Peers", network: Network, optimizer: Optimizer, position: Position
 ) -> Position:
     """Give rank 0's weights, optimiser and position to all processes; returns that position."""
     content = b""

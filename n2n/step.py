@@ -1,13 +1,16 @@
 """One step of training: alone, without waiting for its loss, or together with other processes."""
 
 import math
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from n2n.errors import Diverged
 from n2n.models import Network
 from n2n.nn import Loss, Optimizer
-from n2n.peers import Peers
+
+if TYPE_CHECKING:
+    from n2n.peers import Peers
 
 __all__ = ["SharedGradients", "late_step", "shared_step", "train_step"]
 
@@ -54,7 +57,7 @@ class SharedGradients:
     a wish to stop at the same step. Make the optimiser after this: see `flatten_gradients`.
     """
 
-    def __init__(self, network: Network, peers: Peers) -> None:
+    def __init__(self, network: Network, peers: "Peers") -> None:
         self._network, self._peers = network, peers
         self._block = network.flatten_gradients(spare=2)  # (P + 2,): gradients, loss, wishes
         self._wishes = self._block.new_zeros(1)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -24,11 +24,13 @@ from n2n.data.batches import WHOLE
 from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted
 from n2n.evaluation import Scores, evaluate
-from n2n.peers import Peers
 from n2n.pipeline import feed
 from n2n.provenance import describe_set, recorded, versions
 from n2n.run import Position, RunDirectory, share_state
 from n2n.step import SharedGradients, late_step, shared_step, train_step
+
+if TYPE_CHECKING:
+    from n2n.peers import Peers
 
 __all__ = ["TrainConfig", "Trainer", "late_step", "train_step"]
 
@@ -65,7 +67,7 @@ class Trainer:
         on_batch: Callable[[int], None] = lambda images: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
         asynchronous: bool | None = None,
-        peers: Peers | None = None,
+        peers: "Peers | None" = None,
     ) -> None:
         on_gpu = torch.device(config.device).type == "cuda"
         self.asynchronous = on_gpu if asynchronous is None else asynchronous
