@@ -58,7 +58,7 @@ def _started(object_store: int) -> Iterator[None]:
     """A Ray of our own: nobody else's, and nothing of it is left."""
     # A token for this process alone; else Ray writes one into the user's home.
     if not os.environ.keys() & {"RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"}:
-        os.environ["RAY_AUTH_TOKEN"] = _token()
+        os.environ["RAY_AUTH_TOKEN"] = own_token()
     folder = _folder()
     try:
         _start(folder, object_store)
@@ -113,8 +113,8 @@ def _init(**settings: Any) -> None:
 
 
 @functools.cache
-def _token() -> str:
-    """Ray reads it once in a process."""
+def own_token() -> str:
+    """For a Ray of this process's own; always the same, since Ray reads it once in a process."""
     return secrets.token_hex(32)
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +45,12 @@ def run(*arguments: str) -> Result:
 
 
 def files(folder: str) -> dict[str, bytes]:
-    found = {str(path.relative_to(folder)): path for path in Path(folder).rglob("*.png")}
-    return {name: path.read_bytes() for name, path in found.items()}
+    """Images by name; what vanishes meanwhile, being renamed, is left out."""
+    found = {}
+    for path in Path(folder).rglob("*.png"):
+        with suppress(FileNotFoundError):
+            found[str(path.relative_to(folder))] = path.read_bytes()
+    return found
 
 
 @pytest.mark.ray
