@@ -116,7 +116,7 @@ def main(
     The same command resumes a sweep that was stopped, where --trials, --time-budget and what a
     trial gets may change; options not given are as they were. A trial that diverges or runs out
     of memory has failed, and the sweep goes on. DIR/best is the best trial's run, ready for
-    `n2n evaluate`, `denoise` and `report`; DIR/trials.parquet has every epoch of every trial. No
+    `n2n evaluate` and `denoise`; DIR/trials.parquet has every epoch of every trial. No
     file is a pickle.
 
     Exit codes: 0 the sweep is complete, or its time is spent; 2 nothing done; 3 stopped, or no

@@ -39,8 +39,8 @@ class Task:
     metric: str
 
 
-class _EpochDone(Exception):
-    """Leaves `Trainer.train` after an epoch, when everything of it is saved."""
+class _EpochDone(Interrupted):
+    """Leaves `Trainer.train` after an epoch that is not the last, when all of it is saved."""
 
 
 class Computer:
@@ -155,7 +155,7 @@ class TrialRun:
                 time.sleep(0.1)
         if self._halted:
             return None
-        return Trainer(self._task.config, self._pairs, self._task.path, on_epoch=end_of_epoch)
+        return Trainer(self._task.config, self._pairs, self._task.path, on_epoch=self._pause)
 
     def _train(self) -> dict[str, Any]:
         """Train to the end of the epoch; returns its metrics."""
@@ -166,6 +166,10 @@ class TrialRun:
         with suppress(_EpochDone):
             trainer.train()
         return trainer.run.metrics[-1]
+
+    def _pause(self, line: dict[str, Any]) -> None:
+        if line["epoch"] < self._task.config.epochs:
+            raise _EpochDone("waiting for the word to go on")
 
     def _epoch(self, line: dict[str, Any], *, replayed: bool = False) -> dict[str, Any]:
         from n2n.sweep import score
@@ -179,10 +183,6 @@ class TrialRun:
         if line["epoch"] >= self._task.config.epochs:
             result |= {"outcome": "done", "done": True}
         return result
-
-
-def end_of_epoch(line: dict[str, Any]) -> None:
-    raise _EpochDone
 
 
 def failed(reason: str) -> dict[str, Any]:

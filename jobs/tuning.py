@@ -196,7 +196,6 @@ class _Sweep:
                 at_once=at_once,
                 seed=config.seed,
             )
-        finished = {trial.number for trial in self._known if trial.finished}
         begun = [(t.number, t.settings) for t in self._known if not t.finished]
         known = {trial.number for trial in self._known}
         fresh = [
@@ -204,7 +203,6 @@ class _Sweep:
             for number, sample in enumerate(config.samples(self._space))
             if number not in known
         ]
-        assert not finished & {number for number, _ in begun}
         return Numbered(self._make, iter(begun + fresh))
 
     def _scheduler(self, recorder: Recorder) -> All:

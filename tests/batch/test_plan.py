@@ -274,7 +274,7 @@ def test_parts_of_a_pair_set_are_found_by_their_names(source, tmp_path):
 
 @pytest.mark.slow
 def test_a_hundred_thousand_files_take_little_memory(tmp_path):
-    """Must show 4, of planning; `tests/bench/batch.py` measures the time, and the manifest."""
+    """Of planning; `tests/bench/batch.py` measures the time, and the manifest."""
     for folder in range(100):
         (tmp_path / "in" / f"{folder:02d}").mkdir(parents=True)
         for name in range(1000):

@@ -11,6 +11,7 @@ import pytest
 from jobs.trial import Computer, Task, TrialRun
 from n2n.config import TrainConfig
 from n2n.data import PairSet
+from n2n.provenance import read_record
 from n2n.run import RunDirectory
 from n2n.trainer import Trainer
 
@@ -68,6 +69,9 @@ def test_epoch_by_epoch(steps: Steps, tmp_path: Path) -> None:
         result["line"]["val"]["psnr"] for result in results
     ]
     assert [result.get("outcome") for result in results] == [None, None, "done"]
+    record = read_record(steps.task.path / "provenance.jsonl")
+    ends = [line["outcome"] for line in record if line["event"] == "end"]
+    assert ends == ["stopped", "stopped", "done"]
     # All of it again for a driver that does not know of it.
     again = list(steps.epochs(steps.begin()))
     assert [one["replayed"] for one in again] == [True, True, False]
