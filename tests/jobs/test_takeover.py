@@ -75,10 +75,13 @@ def test_the_worst_go_on_as_the_best(crowd: Crowd) -> None:
     assert {(one.number, one.donor) for one in plan} <= {(n, d) for n in (0, 1) for d in (3, 4)}
     assert len(plan) == 2
     for one in plan:
-        # The donor's model, optimiser and history; but the settings are its own.
+        # The donor's model, optimiser and history; but the settings are its own, and so is the
+        # record of what its parts rested on.
         own, donor = crowd.files(one.number), before[one.donor]
         assert own.keys() == donor.keys()
-        assert {name for name in own if own[name] != donor[name]} == {"config.yaml"}
+        assert own["provenance.jsonl"] == before[one.number]["provenance.jsonl"]
+        differ = {name for name in own if own[name] != donor[name]}
+        assert differ == {"config.yaml", "provenance.jsonl"}
         assert one.settings["width"] == 2
         crowd.settings[one.number] = dict(one.settings)
         trainer = crowd.trainer(one.number)  # RunConflict for other settings
