@@ -170,12 +170,9 @@ def test_parts_of_gpus_and_a_signal(
 
     def stop(event: Event) -> None:
         if event.kind == "begun" and not placed:
-            deadline = time.monotonic() + 30
-            while len(found := places()) < 4 and time.monotonic() < deadline:
-                time.sleep(0.05)
-            assert found == [{"CPU": 0.5, "GPU": 0.5}] * 4
-            assert ray.available_resources().get("GPU", 0) == 0
-            placed.append(len(found))
+            wait_until(lambda: places() == [{"CPU": 0.5, "GPU": 0.5}] * 4)
+            wait_until(lambda: ray.available_resources().get("GPU", 0) == 0)
+            placed.append(len(places()))
         if event.kind == "epoch":
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -183,11 +180,19 @@ def test_parts_of_gpus_and_a_signal(
         sweep.run(stop, address=ray_cluster.address)
     assert placed == [4]
     assert set(sweep.states.values()) == {"begun"}
-    assert trial_processes(ray_cluster.nodes[0].pid) == []
+    wait_until(lambda: trial_processes(ray_cluster.nodes[0].pid) == [])
     sweep.config = SweepConfig(**{**sweep.config.as_dict(), "gpus_per_trial": 0.0})
     sweep.run(address=ray_cluster.address)
     assert sweep.states == dict.fromkeys(range(5), "done")
     sweep.require_undisturbed(tmp_path / "alone")
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """What Ray's books say, and when a process ends, is a matter of moments."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def places() -> list[dict[str, float]]:
