@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from jobs.command import job, print_json
-from jobs.progress import Progress
+from jobs.display.progress import Progress
 from n2n.errors import InvalidValue
 
 __all__ = ["main"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.command import Group, job, print_json
-from jobs.progress import Progress
+from jobs.display.progress import Progress
 
 if TYPE_CHECKING:
     from n2n.data import Checked, Made

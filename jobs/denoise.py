@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.command import device_options, gibibytes, job, print_json, stopping
-from jobs.outcomes import Display, as_dict, print_plan, summary
-from jobs.workers import Workers
+from jobs.display.outcomes import Display, as_dict, print_plan, summary
+from jobs.processes.workers import Workers
 
 if TYPE_CHECKING:
     from n2n.batch import Batch

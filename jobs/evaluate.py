@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.command import device_options, job, stopping
-from jobs.outcomes import one_line
-from jobs.progress import Progress
-from jobs.scores import describe, print_scores, print_table, write_parquet
-from jobs.workers import Workers
+from jobs.display.outcomes import one_line
+from jobs.display.progress import Progress
+from jobs.display.scores import describe, print_scores, print_table, write_parquet
+from jobs.processes.workers import Workers
 
 if TYPE_CHECKING:
     from n2n.data import Split
@@ -166,7 +166,7 @@ def execute(
     if not workers.on_ray:
         yield from Scorer(config).execute(bunches)
         return
-    from jobs.pool import run_on_ray, threads_for
+    from jobs.processes.pool import run_on_ray, threads_for
 
     cpus, gpus = workers.share(config.device, config.threads, stack)
     if not gpus:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.board import Board
 from jobs.command import gibibytes, job
-from jobs.findings import described, print_plan, report
+from jobs.display.board import Board
+from jobs.display.findings import described, print_plan, report
 
 if TYPE_CHECKING:
     from n2n.data import PairSet
@@ -250,7 +250,7 @@ def run_trials(
     address: str | None,
     board: Board,
 ) -> None:
-    from jobs.tuning import run_sweep
+    from jobs.trials.tuning import run_sweep
 
     run_sweep(config, space, pairs, directory, address=address, on_event=board.hear)
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.command import device_options, gibibytes, job, print_json
-from jobs.progress import Progress, clock
-from jobs.team import Team, Training
+from jobs.display.progress import Progress, clock
+from jobs.together.team import Team, Training
 
 if TYPE_CHECKING:
     from n2n.data import PairSet

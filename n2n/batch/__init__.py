@@ -2,7 +2,7 @@
 
 `make_plan` says what becomes which file and refuses what would go wrong as a whole. A `Batch`
 holds the output folder, decides what is still to do, and records what was done. A `Worker` does
-it: one in this process, or many elsewhere (`jobs.pool`).
+it: one in this process, or many elsewhere (`jobs.processes.pool`).
 
 >>> plan = make_plan("noisy", "clean")
 >>> config = WorkerConfig("model.safetensors", plan.inputs.root, plan.outputs.root)

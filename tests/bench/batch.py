@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 import torch
 
-from jobs.workers import Workers
+from jobs.processes.workers import Workers
 from n2n import models
 from n2n.batch import Batch, Item, Outcome, WorkerConfig, make_plan, settings_of
 from n2n.batch.plan import Plan as Files

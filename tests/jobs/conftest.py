@@ -8,7 +8,7 @@ import pytest
 from clusters import RayCluster
 from ray._raylet import Config
 
-from jobs import session
+from jobs.processes import session
 
 
 @pytest.fixture(scope="session")

@@ -14,7 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 
 from jobs import denoise as job
-from jobs import progress
+from jobs.display import progress
 from n2n import device, models
 from n2n.batch import MANIFEST, work
 from n2n.checkpoint import save_model

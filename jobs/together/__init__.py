@@ -1,0 +1,1 @@
+"""Data-parallel training: workers on Ray that train one network together."""
