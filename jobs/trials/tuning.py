@@ -73,8 +73,9 @@ def run_sweep(
     before Interrupted is raised (Ctrl-C, SIGTERM, SIGHUP; a second one ends at once).
 
     address: see `jobs.processes.session.joined`; the set and the directory must be there on all
-    machines, under the same path. InvalidValue if a trial finds no place within `patience` seconds, or for a
-    GPU that is not there. JobFailed for what no trial could go on with, such as a full disk.
+    machines, under the same path. InvalidValue if a trial finds no place within `patience`
+    seconds, or for a GPU that is not there. JobFailed for what no trial could go on with, such
+    as a full disk.
     """
     sweep = _Sweep(config, space, pairs, directory, on_event)
     if not sweep.left:
