@@ -44,7 +44,8 @@ def recipe_options(function: Any) -> Any:
 @click.option(
     "--noise",
     default="subsample",
-    help="subsample, gaussian:SIGMA, gaussian:LOW-HIGH (8-bit units), poisson:PEAK or impulse:P.",
+    help="subsample, gaussian:SIGMA, gaussian:LOW-HIGH (8-bit units), poisson:PEAK, impulse:P or "
+    "text:P.",
 )
 @recipe_options
 def build(

@@ -49,7 +49,7 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--warmup", type=float, help="Epochs of the cosine schedule's rise.")
 @click.option("--decay-epochs", type=int, help="Epochs between the step schedule's drops.")
 @click.option("--decay", type=float, help="Factor of each drop.")
-@click.option("--loss", help="mse or l1.")
+@click.option("--loss", help="mse, l1, l0 (annealed) or relative-mse.")
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
@@ -157,7 +157,7 @@ class Epochs:
         if done.epoch >= config.epochs:
             longer = "more --epochs, or another --run, train on"
             if "epochs" not in config.may_change:
-                longer = "train on in another --run: a cosine schedule has an end"
+                longer = "train on in another --run: a cosine schedule and l0 have an end"
             click.echo(f"the run is complete: {done.epoch} epochs done; {longer}", err=True)
             return
         count = sum(value.numel() for value, _ in trainer.network.param())

@@ -17,17 +17,24 @@ from n2n.nn import (
     AdamW,
     ConstantSchedule,
     CosineSchedule,
+    L0Loss,
     L1Loss,
+    Loss,
     MSELoss,
     Optimizer,
+    RelativeMSELoss,
     StepSchedule,
 )
 
-__all__ = ["DEFAULT_PRESET", "PRESETS", "Loss", "TrainConfig", "configure", "unusable"]
+__all__ = ["DEFAULT_PRESET", "PRESETS", "TrainConfig", "configure", "unusable"]
 
 Schedule = Callable[[int], float]
-Loss = MSELoss | L1Loss
-LOSSES: dict[str, type[Loss]] = {"mse": MSELoss, "l1": L1Loss}
+LOSSES: dict[str, type[Loss]] = {
+    "mse": MSELoss,
+    "l1": L1Loss,
+    "l0": L0Loss,
+    "relative-mse": RelativeMSELoss,
+}
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
 LARGEST = 3e38  # about the largest float32
@@ -134,7 +141,8 @@ class TrainConfig:
     def may_change(self) -> frozenset[str]:
         """The settings that may differ when a run is resumed: none that an epoch done rests on."""
         names = {"preset", "set", "device", "threads", "checkpoint_seconds"}
-        return frozenset(names if self.schedule == "cosine" else names | {"epochs"})
+        has_an_end = self.schedule == "cosine" or self.loss == "l0"
+        return frozenset(names if has_an_end else names | {"epochs"})
 
     def make_network(self, channels: int) -> Network:
         """The network, initialised from `seed`."""

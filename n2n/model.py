@@ -12,7 +12,7 @@ from n2n.denoiser import denoise
 from n2n.device import choose_device
 from n2n.errors import InvalidType, InvalidValue, ModelFileError, ShapeError
 from n2n.models import Network
-from n2n.nn import SGD, L1Loss, MSELoss, Optimizer
+from n2n.nn import SGD, Loss, MSELoss, Optimizer
 from n2n.trainer import train_step, versions
 
 __all__ = ["Model"]
@@ -51,7 +51,7 @@ class Model:
         network = models.create(name, generator=self.generator, **config)
         self.model: Network = network.to(self.device)  # before the optimiser holds its tensors
         self.optimizer: Optimizer = SGD(self.model.param(), lr=lr)
-        self.loss_function: MSELoss | L1Loss = MSELoss()
+        self.loss_function: Loss = MSELoss()
         self.batch_size = batch_size
 
     def train(self, train_input: Tensor, train_target: Tensor, num_epochs: int) -> list[float]:

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from n2n import models
 from n2n.checkpoint import save_model
-from n2n.config import Loss, TrainConfig, unusable
+from n2n.config import TrainConfig, unusable
 from n2n.data import PairSet
 from n2n.data.augmentation import Augmentation
 from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted, InvalidValue, ShapeError
 from n2n.evaluation import Scores, evaluate
 from n2n.models import Network
-from n2n.nn import Optimizer
+from n2n.nn import Loss, Optimizer
 from n2n.pipeline import feed
 from n2n.run import Position, RunDirectory
 
@@ -193,6 +193,7 @@ class Trainer:
         """One step; its loss is added to the position's, at once or late."""
         batch = self.position.batch
         self.optimizer.lr = self._lr(batch)
+        self.loss.anneal((self.position.epoch + batch / self.steps_per_epoch) / self.config.epochs)
         arguments = self.network, self.loss, self.optimizer, x, y
         if self.asynchronous:
             self._unread.append((late_step(*arguments), len(x)))

@@ -235,6 +235,27 @@ def test_l1_and_another_loss_differ(pairs: PairSet, tmp_path: Path) -> None:
 # ---- repeatable ----------------------------------------------------------------------------------
 
 
+def test_l0_is_annealed_over_the_run_and_resumed(pairs: PairSet, run: Path) -> None:
+    """gamma falls from 2 towards 0 by even steps, whatever the parts the run is made in."""
+    found = []
+
+    def watch(trainer: Trainer) -> Trainer:
+        anneal = trainer.loss.anneal
+        trainer.loss.anneal = lambda progress: (anneal(progress), found.append(trainer.loss.gamma))
+        return trainer
+
+    config = published(**TINY, loss="l0")
+    first = watch(Trainer(config, pairs, run))
+    first.on_epoch = lambda line: setattr(first, "stop", True)
+    with pytest.raises(Interrupted):
+        first.train()
+    watch(Trainer(config, pairs, run)).train()
+    steps = config.epochs * first.steps_per_epoch
+    assert found == pytest.approx([2 - 2 * step / steps for step in range(steps)])
+    with pytest.raises(RunConflict, match="holds a run with epochs"):
+        Trainer(dataclasses.replace(config, epochs=config.epochs + 1), pairs, run)
+
+
 @pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW], ids=["sgd", "adamw"])
 def test_the_same_seed_gives_the_same_bytes(
     pairs: PairSet, tmp_path: Path, recipe: dict[str, Any]

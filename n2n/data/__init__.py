@@ -5,7 +5,7 @@ from n2n.data.check import Checked, Finding, SplitFigures, check_set
 from n2n.data.exposures import pair_set
 from n2n.data.importer import import_set
 from n2n.data.make import Made, Recipe
-from n2n.data.noise import Gaussian, Impulse, NoiseModel, Poisson, Subsample, parse_noise
+from n2n.data.noise import Gaussian, Impulse, NoiseModel, Poisson, Subsample, Text, parse_noise
 from n2n.data.pairs import PairSet, Split
 from n2n.data.parallel import default_workers
 
@@ -22,6 +22,7 @@ __all__ = [
     "Split",
     "SplitFigures",
     "Subsample",
+    "Text",
     "build_set",
     "check_set",
     "default_workers",

@@ -5,6 +5,7 @@
     gaussian:LOW-HIGH    the same, σ ~ U(LOW, HIGH) for each pair
     poisson:PEAK         y = Poisson(x·PEAK/255)·255/PEAK               PEAK photons at white
     impulse:P            with probability P a pixel becomes a random colour
+    text:P               random strings over at least the share P of all pixels
 
 x, y: 0 to 255; both views are rounded and clipped to uint8.
 Axes: N pairs, H W a photograph's height and width, C channels, S the side of a crop.
@@ -18,14 +19,16 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n.data.overlay import write_over
 from n2n.errors import InvalidValue
 
-__all__ = ["Gaussian", "Impulse", "NoiseModel", "Poisson", "Subsample", "parse_noise"]
+__all__ = ["Gaussian", "Impulse", "NoiseModel", "Poisson", "Subsample", "Text", "parse_noise"]
 
 UInt8: TypeAlias = NDArray[np.uint8]
 Float32: TypeAlias = NDArray[np.float32]
 
 MAX_PEAK = 1e6
+MAX_TEXT = 0.9  # of the pixels; more takes ever more strings
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)"
 
 
@@ -178,6 +181,27 @@ class Impulse(NoiseModel):
         return view(), view()
 
 
+@dataclass(frozen=True)
+class Text(NoiseModel):
+    """Text over the image: random strings, sizes, angles, colours; 0 < share ≤ 0.9 of its pixels.
+
+    Noise2Noise (Lehtinen et al., 2018), section 3.3. Its median is the clean image below a share
+    of 0.5, its mean is not.
+    """
+
+    share: float
+    name: ClassVar[str] = "text"
+
+    def __post_init__(self) -> None:
+        require_range("text P", self.share, 0, MAX_TEXT)
+
+    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        first, second = (
+            np.stack([write_over(image, self.share, rng) for image in clean]) for _ in range(2)
+        )
+        return first, second
+
+
 def parse_noise(text: str) -> NoiseModel:
     """Read a noise model from its text, such as "subsample" or "gaussian:5-50".
 
@@ -198,9 +222,11 @@ def parse_noise(text: str) -> NoiseModel:
         return Poisson(float(match[1]))
     if match and match[2] is None and name == "impulse":
         return Impulse(float(match[1]))
+    if match and match[2] is None and name == "text":
+        return Text(float(match[1]))
     raise InvalidValue(
-        "expected the noise subsample, gaussian:SIGMA, gaussian:LOW-HIGH, poisson:PEAK or "
-        f"impulse:P; found {text!r}"
+        "expected the noise subsample, gaussian:SIGMA, gaussian:LOW-HIGH, poisson:PEAK, "
+        f"impulse:P or text:P; found {text!r}"
     )
 
 

@@ -7,7 +7,7 @@ Tensor, nothing else; the first three are enough. Tensors are (N, C, H, W).
 from n2n.nn.activation import Activation, LeakyReLU, ReLU, Sigmoid
 from n2n.nn.container import Residual, Sequential, Skip
 from n2n.nn.conv import Conv2d, ConvTranspose2d
-from n2n.nn.loss import L1Loss, MSELoss
+from n2n.nn.loss import L0Loss, L1Loss, Loss, MSELoss, RelativeMSELoss
 from n2n.nn.module import Module, Parameter
 from n2n.nn.optim import SGD, Adam, AdamW, Optimizer
 from n2n.nn.patch import PatchBlock
@@ -23,8 +23,10 @@ __all__ = [
     "Conv2d",
     "ConvTranspose2d",
     "CosineSchedule",
+    "L0Loss",
     "L1Loss",
     "LeakyReLU",
+    "Loss",
     "MSELoss",
     "MaxPool2d",
     "Module",
@@ -35,6 +37,7 @@ __all__ = [
     "PixelShuffle",
     "PixelUnshuffle",
     "ReLU",
+    "RelativeMSELoss",
     "Residual",
     "Sequential",
     "Sigmoid",

@@ -11,6 +11,7 @@ __all__ = [
     "require_at_least",
     "require_finite",
     "require_not_negative",
+    "require_positive",
     "to_pair",
 ]
 
@@ -53,4 +54,12 @@ def require_not_negative(value: object, *, name: str) -> float:
     number = require_finite(value, name=name)
     if number < 0:
         raise InvalidValue(f"{name} must not be negative, got {value}")
+    return number
+
+
+def require_positive(value: object, *, name: str) -> float:
+    """The finite number `value` as a float, if it is above zero."""
+    number = require_finite(value, name=name)
+    if number <= 0:
+        raise InvalidValue(f"{name} must be above 0, got {value}")
     return number

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from n2n.data import Gaussian, Impulse, Poisson, Subsample, parse_noise
+from n2n.data import Gaussian, Impulse, Poisson, Subsample, Text, parse_noise
 from n2n.data.noise import block_means
 from n2n.errors import InvalidValue
 
@@ -18,6 +18,7 @@ def test_specs_are_read():
     assert parse_noise("gaussian:1e-1-2.5") == Gaussian(0.1, 2.5)
     assert parse_noise("poisson:30") == Poisson(30)
     assert parse_noise("impulse:.5") == Impulse(0.5)
+    assert parse_noise("text:0.25") == Text(0.25)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +47,9 @@ def test_specs_are_read():
         ("impulse:0", "0"),
         ("impulse:1.01", "1.01"),
         ("impulse:-inf", "-inf"),
+        ("text:0", "0"),
+        ("text:0.95", "0.95"),
+        ("text:0.1-0.2", "0.1-0.2"),
     ],
 )
 def test_bad_specs_are_refused_with_what_was_found(text, found):
@@ -65,6 +69,7 @@ numbers = st.floats(0.001, 255)
         st.tuples(numbers, numbers).map(lambda ends: Gaussian(min(ends), max(ends))),
         st.floats(1e-9, 1e6).map(Poisson),
         st.floats(1e-9, 1).map(Impulse),
+        st.floats(1e-9, 0.9).map(Text),
     )
 )
 def test_a_spec_reads_back_as_the_same_model(model):
@@ -152,12 +157,33 @@ def test_impulses_strike_whole_pixels_with_their_probability(rng):
     assert abs(np.corrcoef(colours.T)[0, 1]) < 0.05
 
 
+def test_text_covers_its_share_in_few_colours_and_leaves_the_rest(rng):
+    first, second = noise_of(Text(0.25), 255, rng)
+    written = [(view != 0).any(1) for view in (first, second)]
+    for pixels in written:
+        shares = pixels.mean((1, 2))
+        assert shares.min() >= 0.24  # a letter may be white
+        assert 0.25 <= shares.mean() < 0.4
+    both = (written[0] & written[1]).mean()
+    assert both == pytest.approx(written[0].mean() * written[1].mean(), rel=0.2)
+    for image, pixels in zip(first, written[0], strict=True):
+        assert 1 <= len(np.unique(image[:, pixels].T, axis=0)) < 25
+
+
+@given(st.integers(1, 12), st.sampled_from([1, 3]), st.floats(0.01, 0.9), st.integers(0, 99))
+def test_text_fits_images_of_any_size(side, channels, share, seed):
+    clean = np.zeros((1, channels, side, side), np.uint8)
+    for view in Text(share).views(clean, np.random.default_rng(seed)):
+        assert view.shape == clean.shape
+    assert not clean.any()
+
+
 def test_noise_is_clipped_not_wrapped(rng):
     first, _ = noise_of(Gaussian(100, 100), 255, rng)
     assert (first == 0).mean() == pytest.approx(0.5, abs=0.02)
 
 
-@pytest.mark.parametrize("spec", ["subsample", "gaussian:9", "poisson:9", "impulse:.2"])
+@pytest.mark.parametrize("spec", ["subsample", "gaussian:9", "poisson:9", "impulse:.2", "text:.2"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_samples_have_their_shape_and_repeat_for_a_seed(spec, channels, draw):
     photograph = draw(1)[:, :, :channels]

@@ -1,5 +1,6 @@
-"""MSELoss and L1Loss."""
+"""The losses, against torch's own or the formula under autograd."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,23 +9,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n2n.errors import InvalidType, InvalidValue, N2NError, ShapeError
-from n2n.nn import L1Loss, MSELoss
+from n2n.nn import L0Loss, L1Loss, Loss, MSELoss, RelativeMSELoss
 
 from .check import assert_close, lay_out, random_tensor
 from .strategies import Case, cases, layouts
 
-BOTH = pytest.mark.parametrize("loss_class", [MSELoss, L1Loss])
+ALL = pytest.mark.parametrize("loss_class", [MSELoss, L1Loss, L0Loss, RelativeMSELoss])
 REDUCTIONS = ("none", "mean", "sum")
 
 
-@BOTH
+def reduced(values: torch.Tensor, reduction: str) -> torch.Tensor:
+    return values if reduction == "none" else getattr(values, reduction)()
+
+
+def reference_of(loss: Loss) -> Any:
+    """The loss of a prediction that requires a gradient and a target."""
+    if isinstance(loss, L0Loss):
+        return lambda p, t: reduced(((p - t).abs() + 1e-8) ** loss.gamma, loss.reduction)
+    if isinstance(loss, RelativeMSELoss):  # the divisor is a constant for the gradient
+        return lambda p, t: reduced(((p - t) / (p.detach().abs() + 0.01)) ** 2, loss.reduction)
+    return getattr(torch.nn, type(loss).__name__)(reduction=loss.reduction)
+
+
+@ALL
 @given(cases(), layouts, st.sampled_from(REDUCTIONS), st.sampled_from([None, 3]), st.booleans())
 def test_agrees_with_torch(
     loss_class: Any, case: Case, layout: str, reduction: str, levels: int | None, weighted: bool
 ) -> None:
     """With few levels, many predictions equal their target."""
     loss = loss_class(reduction=reduction)
-    reference = getattr(torch.nn, loss_class.__name__)(reduction=reduction)
+    reference = reference_of(loss)
     prediction = case.input(levels)
     target = lay_out(
         random_tensor(case.shape, case.seed + 9, dtype=case.dtype, levels=levels), layout
@@ -45,6 +59,58 @@ def test_agrees_with_torch(
         assert_close("gradient of the prediction", grad, leaf.grad, case.dtype)
         assert torch.equal(prediction, before[0]), "the prediction was changed"
         assert torch.equal(target, before[1]), "the target was changed"
+
+
+@given(cases(), st.floats(0, 1), st.sampled_from([None, 3]))
+def test_annealed_l0_agrees_with_autograd(case: Case, progress: float, levels: int | None) -> None:
+    loss = L0Loss()
+    loss.anneal(progress)
+    assert loss.gamma == pytest.approx(2 - 2 * progress)
+    case = replace(case, dtype=torch.float64)
+    prediction = case.input(levels)
+    target = random_tensor(case.shape, case.seed + 9, dtype=case.dtype, levels=levels)
+    leaf = prediction.clone().requires_grad_()
+    expected = reference_of(loss)(leaf, target)
+    expected.backward()
+    assert leaf.grad is not None
+    assert_close("value", loss(prediction, target), expected, case.dtype)
+    assert_close("gradient", loss.backward(), leaf.grad, case.dtype)
+
+
+def test_l0_ends_at_the_mode() -> None:
+    """The best single value for targets: their mean, then a median, then their mode."""
+    targets = torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4, 0.9, 0.9, 1.0], dtype=torch.float64)
+    grid = torch.linspace(0, 1, 1001, dtype=torch.float64)
+    loss = L0Loss("none")
+    best = []
+    for progress in (0.0, 0.5, 0.99):
+        loss.anneal(progress)
+        costs = loss(grid[:, None].expand(-1, 8), targets.expand(1001, -1)).sum(1)
+        best.append(float(grid[costs.argmin()]))
+    assert best[0] == pytest.approx(float(targets.mean()), abs=1e-3)
+    assert 0.3 <= best[1] <= 0.4
+    assert best[2] == pytest.approx(0.9)
+
+
+def test_relative_mse_by_hand() -> None:
+    """d = 1 over 1 + 0.01, d = -0.5 over 0.5 + 0.01: (1/1.01)² and (0.5/0.51)²."""
+    loss = RelativeMSELoss("none")
+    value = loss(torch.tensor([1.0, 0.5]), torch.tensor([0.0, 1.0]))
+    assert value.tolist() == pytest.approx([0.980296, 0.961169], rel=1e-5)
+    assert loss.backward().tolist() == pytest.approx([2 / 1.01**2, -1 / 0.51**2], rel=1e-5)
+
+
+@pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
+@ALL
+def test_progress_is_a_share(loss_class: Any, progress: float) -> None:
+    with pytest.raises(InvalidValue, match=r"progress must be in \[0, 1\]"):
+        loss_class().anneal(progress)
+
+
+@pytest.mark.parametrize("loss_class", [L0Loss, RelativeMSELoss])
+def test_epsilon_is_above_zero(loss_class: Any) -> None:
+    with pytest.raises(InvalidValue, match="epsilon must be above 0, got 0"):
+        loss_class(epsilon=0.0)
 
 
 def test_mse_by_hand() -> None:
@@ -73,7 +139,7 @@ def test_l1_by_hand() -> None:
     assert each.backward(torch.tensor([[1.0, 10.0, 0.0, 1.0]])).tolist() == [[1.0, -10.0, 0.0, 0.0]]
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
     "shapes", [((2, 3, 4, 4), (2, 1, 4, 4)), ((1, 3, 4, 4), (3, 4, 4)), ((4,), ()), ((4,), (1,))]
 )
@@ -88,7 +154,7 @@ def test_refuses_shapes_that_would_broadcast(
         assert str(tuple(target.shape)) in str(caught.value)
 
 
-@BOTH
+@ALL
 def test_refuses_another_reduction(loss_class: Any) -> None:
     with pytest.raises((InvalidValue, InvalidType), match=r"reduction.*average"):
         loss_class("average")
@@ -96,13 +162,13 @@ def test_refuses_another_reduction(loss_class: Any) -> None:
         loss_class(None)
 
 
-@BOTH
+@ALL
 def test_backward_needs_a_forward(loss_class: Any) -> None:
     with pytest.raises(N2NError):
         loss_class().backward()
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 def test_what_is_returned_belongs_to_the_caller(loss_class: Any, reduction: str) -> None:
     loss = loss_class(reduction)
