@@ -34,7 +34,6 @@ class Workspace:
 
     def __init__(self) -> None:
         self._buffers: dict[str, Tensor] = {}
-        self._shapes: dict[str, tuple[int, ...]] = {}
 
     def empty(self, name: str, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """A contiguous buffer of any content, with the dtype and device of `like`."""
@@ -50,21 +49,7 @@ class Workspace:
         ):
             buffer = empty(count, dtype=like.dtype, device=like.device)
             self._buffers[name] = buffer
-            self._shapes.pop(name, None)
         return buffer[:count].view(shape)
-
-    def bordered(
-        self, name: str, shape: tuple[int, ...], like: Tensor, inside: tuple[int, ...] = ()
-    ) -> Tensor:
-        """As `empty`, zero where it was not written to since its shape, or `inside`, changed.
-
-        inside: what decides where the caller writes, where the shape alone does not.
-        """
-        buffer = self.empty(name, shape, like)
-        if self._shapes.get(name) != (*shape, *inside):
-            buffer.zero_()
-            self._shapes[name] = (*shape, *inside)
-        return buffer
 
     @property
     def nbytes(self) -> int:
@@ -73,7 +58,6 @@ class Workspace:
 
     def release(self) -> None:
         self._buffers.clear()
-        self._shapes.clear()
 
 
 _threads = local()
