@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -175,7 +175,17 @@ def last_line(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-def dismiss(seats: Sequence[Seat]) -> None:
+class Hired(Protocol):
+    """Who has an actor, on a node, as a process there."""
+
+    actor: Any
+    pid: int
+
+    @property
+    def node(self) -> str | None: ...
+
+
+def dismiss(seats: Sequence[Hired]) -> None:
     """End the workers, and wait for those on this machine to be gone."""
     for seat in seats:
         ray.kill(seat.actor)

@@ -5,7 +5,7 @@ A preset gives every setting, the options change some of them.
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ import click
 
 from jobs.command import device_options, gibibytes, job, print_json
 from jobs.progress import Progress, clock
+from jobs.team import Team, Training
 
 if TYPE_CHECKING:
     from n2n.data import PairSet
-    from n2n.trainer import TrainConfig, Trainer
+    from n2n.trainer import TrainConfig
 
 __all__ = ["main"]
 
@@ -55,6 +56,11 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
 @click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
 @device_options("fp32, tf32 or bf16")
+@click.option("--workers", default=1, help="Processes that share every batch; more than 1: on Ray.")
+@click.option("--cpus-per-worker", type=float, help="[default: --threads, or a fair share]")
+@click.option("--gpus-per-worker", type=float, help="0 or 1.  [default: 1 where there are GPUs]")
+@click.option("--address", help="Of a running Ray cluster, HOST:PORT or auto.")
+@click.option("--max-failures", type=int, help="Deaths of workers to go on after.  [default: 3]")
 @click.option("--memory", default=2.0, help="GiB of pairs to hold; a larger set streams.")
 @click.option("--checkpoint-seconds", type=float, help="Between checkpoints in an epoch.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last epoch's metrics as JSON.")
@@ -65,6 +71,11 @@ def main(
     settings: tuple[str, ...],
     device: str,
     threads: int | None,
+    workers: int,
+    cpus_per_worker: float | None,
+    gpus_per_worker: float | None,
+    address: str | None,
+    max_failures: int | None,
     memory: float,
     as_json: bool,
     **options: Any,
@@ -78,27 +89,34 @@ def main(
     The same command again resumes a run that was stopped, and ends with the same weights; a run
     keeps its preset. The best model so far is RUN/model.safetensors, chosen by its pooled PSNR on
     the validation pairs: against their clean images, or estimated from the noisy pairs alone.
+
+    --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
+    all reach SET and RUN under the same paths. They share every batch and give the same model as
+    one process, up to the rounding of sums; any number of them may resume a run. --threads and
+    --memory: of each worker, and of all together. When a worker or its machine dies, all begin
+    again at the last checkpoint, with fewer if fewer find a place.
     """
     from n2n.config import configure
     from n2n.data import PairSet
-    from n2n.device import choose_device, keep_freed_memory, set_threads
+    from n2n.device import keep_freed_memory
     from n2n.run import RunDirectory
 
     explicit = {name: value for name, value in options.items() if value is not None}
     if settings:
         explicit["model_config"] = dict(parse_setting(text) for text in settings)
     explicit["memory_limit"] = gibibytes(memory, "--memory")
-    explicit["threads"] = set_threads(threads)
-    explicit["device"] = str(choose_device(device))
-    keep_freed_memory()
-    begun = RunDirectory(run).read_settings()
-    if preset is None and begun:
-        preset = str(begun["preset"])
-    found = PairSet.open(pairs)
-    config, left_out = configure(found, preset, **explicit)
-    for line in left_out:
-        click.echo(line, err=True)
-    trainer = train_with_progress(config, found, run)
+    team = Team(workers, cpus_per_worker, gpus_per_worker, address, max_failures)
+    with ExitStack() as stack:
+        team, explicit["device"], explicit["threads"] = team.machine_of_each(device, threads, stack)
+        keep_freed_memory()
+        begun = RunDirectory(run).read_settings()
+        if preset is None and begun:
+            preset = str(begun["preset"])
+        found = PairSet.open(pairs)
+        config, left_out = configure(found, preset, **explicit)
+        for line in left_out:
+            click.echo(line, err=True)
+        trainer = train_with_progress(config, found, run, team)
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
         f"{trainer.run.model_path}",
@@ -108,12 +126,20 @@ def main(
         print_json(trainer.run.metrics[-1])
 
 
-def train_with_progress(config: "TrainConfig", pairs: "PairSet", run: Path) -> "Trainer":
+def train_with_progress(
+    config: "TrainConfig", pairs: "PairSet", run: Path, team: Team | None = None
+) -> Training:
     """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
-    from n2n.trainer import Trainer
-
-    with Epochs() as progress:
-        trainer = Trainer(config, pairs, run, on_batch=progress.batch, on_epoch=progress.epoch)
+    team = team or Team()
+    with Epochs(team) as progress:
+        trainer = team.trainer(
+            config,
+            pairs,
+            run,
+            on_batch=progress.batch,
+            on_epoch=progress.epoch,
+            warn=progress.say,
+        )
         progress.begin(trainer)
         with stopping(trainer):
             trainer.train()
@@ -121,7 +147,7 @@ def train_with_progress(config: "TrainConfig", pairs: "PairSet", run: Path) -> "
 
 
 @contextmanager
-def stopping(trainer: "Trainer") -> Iterator[None]:
+def stopping(trainer: Training) -> Iterator[None]:
     """Ctrl-C, SIGTERM, a closed terminal end the batch, save and stop; a second one at once."""
 
     def stop(number: int, frame: Any) -> None:
@@ -141,7 +167,8 @@ def stopping(trainer: "Trainer") -> Iterator[None]:
 class Epochs:
     """A bar for each epoch on a terminal, a line for each everywhere."""
 
-    def __init__(self) -> None:
+    def __init__(self, team: Team) -> None:
+        self._team = team
         self._progress = Progress(lines="none", unit="img")
 
     def __enter__(self) -> "Epochs":
@@ -150,7 +177,7 @@ class Epochs:
     def __exit__(self, *error: object) -> None:
         self._progress.close()
 
-    def begin(self, trainer: "Trainer") -> None:
+    def begin(self, trainer: Training) -> None:
         self.trainer = trainer
         config, pairs = trainer.config, trainer.pairs
         done = trainer.position
@@ -160,11 +187,11 @@ class Epochs:
                 longer = "train on in another --run: a cosine schedule and l0 have an end"
             click.echo(f"the run is complete: {done.epoch} epochs done; {longer}", err=True)
             return
-        count = sum(value.numel() for value, _ in trainer.network.param())
         click.echo(
-            f"{'resuming' if trainer.resumed else 'training'} {config.model} ({count:,} "
-            f"parameters) on {pairs.train.rows:,} pairs, {config.device}, {config.precision}, "
-            f"{config.threads} threads, from epoch {done.epoch + 1}, batch {done.batch + 1}",
+            f"{'resuming' if trainer.resumed else 'training'} {config.model} "
+            f"({trainer.parameters:,} parameters) on {pairs.train.rows:,} pairs, {config.device}, "
+            f"{config.precision}, {self._team.describe(config.threads)}, from epoch "
+            f"{done.epoch + 1}, batch {done.batch + 1}",
             err=True,
         )
 
@@ -176,6 +203,9 @@ class Epochs:
             self.trainer.pairs.train.rows,
             since=position.images - images,
         )
+
+    def say(self, text: str) -> None:
+        self._progress.say(text)
 
     def epoch(self, line: dict[str, Any]) -> None:
         self._progress.close()
@@ -194,7 +224,10 @@ def epoch_line(line: dict[str, Any], epochs: int) -> str:
     }
     parts += [text.format(val[name]) for name, text in names.items() if val.get(name) is not None]
     left = (epochs - line["epoch"]) * (line["seconds"] + line["validation_seconds"])
-    parts += [f"{line['images_per_second']:.0f} img/s", f"{clock(left)} left"]
+    parts.append(f"{line['images_per_second']:.0f} img/s")
+    if line.get("workers", 1) > 1:
+        parts.append(f"all-reduce {line['reduce_seconds'] / line['seconds']:.0%}")
+    parts.append(f"{clock(left)} left")
     return "  ".join(parts)
 
 

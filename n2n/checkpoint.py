@@ -18,6 +18,7 @@ from n2n import models
 from n2n.errors import ModelFileError, N2NError
 from n2n.files import replacing
 from n2n.models import Network
+from n2n.nn import Optimizer
 
 __all__ = ["load_model", "read_tensors", "save_model", "write_tensors"]
 
@@ -28,11 +29,16 @@ OPTIMIZER = "optimizer."  # prefix of an optimiser's tensors in a checkpoint
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
     """Write tensors and a JSON value; an existing file is replaced only by a complete one."""
-    text = json.dumps({"format": FORMAT, **metadata}, allow_nan=False)
     with replacing(path) as temporary:
-        contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
         # Not save_file: its error on a full disk is no OSError.
-        temporary.write_bytes(save(contiguous, metadata={KEY: text}))
+        temporary.write_bytes(encode(tensors, metadata))
+
+
+def encode(tensors: dict[str, Tensor], metadata: dict[str, Any]) -> bytes:
+    """The content of such a file."""
+    text = json.dumps({"format": FORMAT, **metadata}, allow_nan=False)
+    contiguous = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    return save(contiguous, metadata={KEY: text})
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -42,14 +48,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         # In one go: the file may be replaced by a newer one at any time.
         content = path.read_bytes()
+    except OSError as error:
+        raise _incomplete(path, error) from error
+    return decode(content, path)
+
+
+def decode(content: bytes, path: Path | str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What `encode` made; path: where it comes from, for ModelFileError."""
+    try:
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         metadata = header.get("__metadata__") or {}
-    except (SafetensorError, OSError) as error:
-        raise ModelFileError(
-            f"{path}: expected a complete .safetensors file, found none ({error}); "
-            "copy or train it again"
-        ) from error
+    except SafetensorError as error:
+        raise _incomplete(path, error) from error
     try:
         value = json.loads(metadata[KEY])
         version = value["format"]
@@ -68,6 +79,26 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def save_model(path: Path, network: Network, metadata: dict[str, Any]) -> None:
     """Write a network, its architecture and `metadata` (a JSON mapping) as one model file."""
     write_tensors(path, network.state_dict(), {**describe(network), **metadata})
+
+
+def state_tensors(network: Network, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Of a checkpoint: the network's and the optimiser's."""
+    tensors = network.state_dict()
+    for name, tensor in optimizer.state_dict().items():
+        tensors[OPTIMIZER + name] = tensor
+    return tensors
+
+
+def load_state(tensors: dict[str, Tensor], network: Network, optimizer: Optimizer) -> None:
+    """Restore both from what `state_tensors` gave; InvalidValue if it does not fit."""
+    state = {
+        name.removeprefix(OPTIMIZER): value
+        for name, value in tensors.items()
+        if name.startswith(OPTIMIZER)
+    }
+    weights = {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)}
+    network.load_state_dict(weights)
+    optimizer.load_state_dict(state)
 
 
 def describe(network: Network) -> dict[str, Any]:
@@ -100,6 +131,13 @@ def load_model(path: str | Path) -> tuple[Network, dict[str, Any]]:
         ) from error
     network.eval()
     return network, metadata
+
+
+def _incomplete(path: Path | str, error: Exception) -> ModelFileError:
+    return ModelFileError(
+        f"{path}: expected a complete .safetensors file, found none ({error}); "
+        "copy or train it again"
+    )
 
 
 def _what(path: Path) -> str:

@@ -1,7 +1,7 @@
 """What a run is trained with: every setting, the presets, and what a set allows of them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -9,7 +9,7 @@ import torch
 from n2n import models
 from n2n.data import PairSet
 from n2n.device import PRECISIONS
-from n2n.errors import InvalidValue
+from n2n.errors import InvalidValue, ShapeError
 from n2n.models import Network
 from n2n.nn import (
     SGD,
@@ -143,6 +143,23 @@ class TrainConfig:
         names = {"preset", "set", "device", "threads", "checkpoint_seconds"}
         has_an_end = self.schedule == "cosine" or self.loss == "l0"
         return frozenset(names if has_an_end else names | {"epochs"})
+
+    def settings(self, pairs: PairSet) -> dict[str, Any]:
+        """What config.yaml holds: the set, and every setting."""
+        return {"set": str(pairs.path), "digest": pairs.digest, **asdict(self)}
+
+    def require_suited(self, pairs: PairSet) -> None:
+        """InvalidValue or ShapeError, with what to do, for a set that this cannot train on."""
+        _, height, width = pairs.shape
+        for name, reason in unusable(pairs).items():
+            if getattr(self, name):
+                raise InvalidValue(f"{name} {reason}; switch {name} off")
+        multiple = models.size_multiple(self.model, **self.model_config)
+        if height % multiple or width % multiple:
+            raise ShapeError(
+                f"the network {self.model} takes sizes that are multiples of {multiple}, the set "
+                f"has images of {height}x{width}; build it with another --size"
+            )
 
     def make_network(self, channels: int) -> Network:
         """The network, initialised from `seed`."""

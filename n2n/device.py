@@ -5,6 +5,7 @@ What is said of GPUs has not been run on one yet.
 
 import ctypes
 import os
+import platform
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from n2n.errors import InvalidValue
 __all__ = [
     "PRECISIONS",
     "choose_device",
+    "cpu_name",
     "keep_freed_memory",
     "set_deterministic",
     "set_threads",
@@ -114,6 +116,23 @@ def cpu_features() -> frozenset[str]:
         if name.strip() in ("flags", "Features"):  # x86, Arm
             return frozenset(value.split())
     return frozenset()
+
+
+def cpu_name() -> str:
+    """As Linux names it, with family and model, since some names say little."""
+    try:
+        lines = CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    told: dict[str, str] = {}
+    for line in lines:
+        name, _, value = line.partition(":")
+        told.setdefault(name.strip(), value.strip())
+    if "model name" not in told:
+        return platform.machine()
+    if {"cpu family", "model"} <= told.keys():
+        return f"{told['model name']} (family {told['cpu family']}, model {told['model']})"
+    return told["model name"]
 
 
 def set_deterministic(device: torch.device | str) -> None:

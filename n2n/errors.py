@@ -13,6 +13,7 @@ N2NError                        anything n2n refuses or fails at      exit code 
     │                           go on; what was finished is kept
     ├── Diverged                a loss that is not finite
     ├── StorageError            a disk that is full, a store that does not answer
+    ├── PeerLost                another process of the same training is gone
     └── Interrupted             stopped by the user
 
 The exit code is what a command of `jobs` ends with when the error reaches it.
@@ -28,6 +29,7 @@ __all__ = [
     "ModelFileError",
     "N2NError",
     "PairSetError",
+    "PeerLost",
     "RunConflict",
     "ShapeError",
     "StorageError",
@@ -83,6 +85,10 @@ class Diverged(JobFailed):
 
 class StorageError(JobFailed):
     """A disk that is full or an object store that does not answer; what was finished is kept."""
+
+
+class PeerLost(JobFailed):
+    """Another process that trains the same network does not answer; the checkpoint is kept."""
 
 
 class Interrupted(JobFailed):

@@ -1,6 +1,6 @@
 """Scores of a network on pairs: against the clean images where they are known, else estimated."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 
@@ -13,10 +13,12 @@ from n2n.data import Split
 from n2n.errors import ShapeError
 from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
 from n2n.models import Network
+from n2n.peers import Peers
 
 __all__ = ["Scores", "Tally", "evaluate", "require_fit", "tally_groups", "to_float"]
 
 BATCH = 250
+MEANS = ("mse", "psnr", "ssim", "input_psnr")  # against the clean images, of each image
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,25 @@ class Scores:
         }
 
 
-def evaluate(network: Network, split: Split, *, device: torch.device | str = "cpu") -> Scores:
+def evaluate(
+    network: Network,
+    split: Split,
+    *,
+    device: torch.device | str = "cpu",
+    peers: Peers | None = None,
+) -> Scores:
     """Score the network on every pair of a split, some row groups at a time.
 
     Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
+    peers: share the row groups out; every process calls this, and has the scores of all.
     """
-    return tally_groups(network, split, range(len(split.groups)), device=device).scores()
+    groups = range(len(split.groups))
+    if peers is None:
+        return tally_groups(network, split, groups, device=device).scores()
+    part = tally_groups(network, split, groups[peers.rank :: peers.size], device=device)
+    whole = Tally(noisy=split.target == "noisy", clean=split.has_clean)
+    whole.merge_numbers(peers.add_up_numbers(part.numbers))
+    return whole.scores()
 
 
 def tally_groups(
@@ -139,6 +154,26 @@ class Tally:
             self.pooled.merge(other.pooled)
         for name, total in other.sums.items():
             self.sums[name] = self.sums.get(name, 0.0) + total
+
+    @property
+    def numbers(self) -> list[float]:
+        """All sums, as many for every part of a split: to be added up elsewhere."""
+        pooled = (self.loss, self.estimate, self.pooled)
+        sums = [number for part in pooled if part is not None for number in part.sums]
+        return [self.images, *sums, *(self.sums.get(name, 0.0) for name in MEANS)]
+
+    def merge_numbers(self, numbers: Sequence[float]) -> None:
+        """Add the `numbers` of other parts, added up, to a tally of the same split."""
+        images, *rest = numbers
+        self.images += int(images)
+        for part in (self.loss, self.estimate, self.pooled):
+            if part is not None:
+                count = len(part.sums)
+                part.merge_sums(rest[:count])
+                rest = rest[count:]
+        if self.pooled is not None:
+            for name, total in zip(MEANS, rest, strict=True):
+                self.sums[name] = self.sums.get(name, 0.0) + total
 
     def _sum(self, name: str, values: Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())

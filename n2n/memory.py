@@ -20,7 +20,7 @@ from torch import Tensor
 from n2n.models import Network
 from n2n.nn.module import Module, scratch
 
-__all__ = ["Need", "available", "fair_part"]
+__all__ = ["Need", "available", "fair_part", "limit"]
 
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 FAIR = {"cpu": 0.5, "cuda": 0.7}  # of what is free; the rest is for others, and for fragments
@@ -48,6 +48,15 @@ def available(device: torch.device | str = "cpu") -> int:
     told = (_free_of_host(), *_free_of_groups(), _free_of_process())
     known = [count for count in told if count is not None]
     return max(0, min(known)) if known else UNKNOWN
+
+
+def limit() -> int | None:
+    """The most bytes that this process's control groups, and its own limit, let it have; None
+    where nothing does."""
+    space, _ = resource.getrlimit(resource.RLIMIT_AS)
+    limits = [most for _, most, _ in _groups()]
+    limits += [space] if space != resource.RLIM_INFINITY else []
+    return min(limits, default=None)
 
 
 def fair_part(device: torch.device | str = "cpu") -> int:
@@ -154,7 +163,13 @@ def _free_of_process() -> int | None:
 
 
 def _free_of_groups() -> Iterator[int]:
-    """Of each control group with a limit that this process is in, version 2 or 1."""
+    for group, most, (used, cached) in _groups():
+        yield most - used + _cached(group, cached)
+
+
+def _groups() -> Iterator[tuple[Path, int, tuple[int, str]]]:
+    """Of each control group with a limit that this process is in, version 2 or 1: its folder, the
+    limit, the bytes used, and the name of those of files that the system would give up first."""
     for line in _lines(PROC / "self" / "cgroup"):
         _, controllers, path = [*line.split(":", 2), "", ""][:3]
         if controllers not in ("", "memory"):
@@ -167,13 +182,12 @@ def _free_of_groups() -> Iterator[int]:
         for group in (folder, *folder.parents):
             if not group.is_relative_to(root):
                 break
-            limit, used = (_number(group / name) for name in names[:2])
-            if limit is not None and used is not None and limit < NO_LIMIT:
-                yield limit - used + _cached(group, names[2])
+            most, used = (_number(group / name) for name in names[:2])
+            if most is not None and used is not None and most < NO_LIMIT:
+                yield group, most, (used, names[2])
 
 
 def _cached(group: Path, name: str) -> int:
-    """Bytes of files that the system would give up first."""
     for line in _lines(group / "memory.stat"):
         key, _, value = line.partition(" ")
         if key == name:

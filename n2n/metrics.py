@@ -5,7 +5,7 @@ Legend: N images, C channels, H rows, W columns; P = N·C planes.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -110,8 +110,17 @@ class PooledPSNR:
 
     def merge(self, other: "PooledPSNR") -> None:
         """Take in what another one took in."""
-        self._squares += other._squares
-        self._count += other._count
+        self.merge_sums(other.sums)
+
+    @property
+    def sums(self) -> list[float]:
+        """What merging adds up: to be added up elsewhere, number by number."""
+        return [self._squares, self._count]
+
+    def merge_sums(self, sums: Sequence[float]) -> None:
+        squares, count = sums
+        self._squares += squares
+        self._count += int(count)
 
     @property
     def mse(self) -> float:
@@ -173,9 +182,18 @@ class PooledEstimate:
 
     def merge(self, other: "PooledEstimate") -> None:
         """Take in what another one took in."""
-        self._errors += other._errors
-        self._differences += other._differences
-        self._count += other._count
+        self.merge_sums(other.sums)
+
+    @property
+    def sums(self) -> list[float]:
+        """What merging adds up: to be added up elsewhere, number by number."""
+        return [self._errors, self._differences, self._count]
+
+    def merge_sums(self, sums: Sequence[float]) -> None:
+        errors, differences, count = sums
+        self._errors += errors
+        self._differences += differences
+        self._count += int(count)
 
     def estimate(self) -> CleanEstimate:
         """The estimate over all batches so far."""

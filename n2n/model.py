@@ -13,7 +13,8 @@ from n2n.device import choose_device
 from n2n.errors import InvalidType, InvalidValue, ModelFileError, ShapeError
 from n2n.models import Network
 from n2n.nn import SGD, Loss, MSELoss, Optimizer
-from n2n.trainer import train_step, versions
+from n2n.provenance import versions
+from n2n.step import train_step
 
 __all__ = ["Model"]
 

@@ -4,11 +4,13 @@ runs/NAME/config.yaml            every setting, and the digest of the pair set
 runs/NAME/metrics.jsonl          one line an epoch
 runs/NAME/checkpoints/           last.safetensors, best.safetensors
 runs/NAME/model.safetensors      the best model so far
+runs/NAME/provenance.jsonl       what each part of the run rests on (n2n.provenance)
 """
 
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,18 +18,27 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from torch import Tensor
 
-from n2n.checkpoint import OPTIMIZER, describe, read_tensors, write_tensors
+from n2n.checkpoint import (
+    decode,
+    describe,
+    encode,
+    load_state,
+    read_tensors,
+    state_tensors,
+    write_tensors,
+)
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import TEMPORARY, replacing
 from n2n.models import Network
 from n2n.nn import Optimizer
+from n2n.peers import Peers
 
-__all__ = ["Position", "RunDirectory"]
+__all__ = ["Position", "RunDirectory", "share_state"]
 
 # Settings that runs of earlier versions do not name, and what they were trained with.
 EARLIER = {"preset": "published", "precision": "fp32"}
+SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,8 @@ class Position:
 
     loss_sum: of those batches, each loss times its images; images: how many those were. seconds,
     compute_seconds: spent on them, in all and in forward, backward and step (on a GPU: on asking
-    for these). best: the best selection score so far, and best_epoch the epoch that reached it.
+    for these); reduce_seconds: of the latter, on adding up gradients over several processes.
+    best: the best selection score so far, and best_epoch the epoch that reached it.
     """
 
     epoch: int = 0
@@ -47,9 +59,37 @@ class Position:
     best_epoch: int | None = None
     seconds: float = 0.0
     compute_seconds: float = 0.0
+    reduce_seconds: float = 0.0
 
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
+
+    def metrics(self, *, lr: float, validation_seconds: float) -> dict[str, Any]:
+        """Of an epoch that stands at its end: its line of metrics.jsonl but for the scores."""
+        return {
+            "epoch": self.epoch + 1,
+            "lr": lr,
+            "train_loss": self.loss_sum / self.images,
+            "seconds": round(self.seconds, 3),
+            "compute_seconds": round(self.compute_seconds, 3),
+            "validation_seconds": round(validation_seconds, 3),
+            "images_per_second": round(self.images / self.seconds, 1),
+        }
+
+
+def share_state(
+    peers: Peers, network: Network, optimizer: Optimizer, position: Position
+) -> Position:
+    """Give rank 0's weights, optimiser and position to all processes; returns that position."""
+    content = b""
+    if peers.leads:
+        place = {"position": position.as_dict()}
+        content = encode(state_tensors(network, optimizer), place)
+    tensors, metadata = decode(peers.broadcast(content), "what rank 0 sent")
+    if peers.leads:
+        return position
+    load_state(tensors, network, optimizer)
+    return Position(**metadata["position"])
 
 
 @dataclass
@@ -66,6 +106,10 @@ class RunDirectory:
     @property
     def metrics_path(self) -> Path:
         return self.path / "metrics.jsonl"
+
+    @property
+    def provenance_path(self) -> Path:
+        return self.path / "provenance.jsonl"
 
     @property
     def last_path(self) -> Path:
@@ -103,24 +147,25 @@ class RunDirectory:
         return resumable
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, *, patience: float = 0.0) -> Iterator[None]:
         """Keep other processes out, and remove what killed ones left half written.
 
-        RunConflict if another process trains here. The system frees the lock when this process
-        ends, however it ends.
+        RunConflict if another process trains here, and does so for `patience` seconds. The system
+        frees the lock when this process ends, however it ends.
         """
         if self.path.exists() and not self.path.is_dir():
             raise RunConflict(f"{self.path}: expected a run directory, found a file")
         self.path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self.path, os.O_RDONLY)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise RunConflict(
-                    f"{self.path}: another process trains here; wait for it, or choose another "
-                    "--run"
-                ) from error
+            deadline = time.monotonic() + patience
+            while not _lock(descriptor):
+                if time.monotonic() > deadline:
+                    raise RunConflict(
+                        f"{self.path}: another process trains here; wait for it, or choose another "
+                        "--run"
+                    )
+                time.sleep(SECONDS_BETWEEN_LOOKS)
             for left in self.path.rglob(TEMPORARY):
                 left.unlink()
             yield
@@ -144,9 +189,7 @@ class RunDirectory:
         self, path: Path, network: Network, optimizer: Optimizer, metadata: dict[str, Any]
     ) -> None:
         """Write a checkpoint; the one before is replaced only when it is complete."""
-        tensors = network.state_dict()
-        for name, tensor in optimizer.state_dict().items():
-            tensors[OPTIMIZER + name] = tensor
+        tensors = state_tensors(network, optimizer)
         write_tensors(path, tensors, {**describe(network), **metadata})
 
     def restore(self, network: Network, optimizer: Optimizer) -> Position:
@@ -156,14 +199,6 @@ class RunDirectory:
         that lack an epoch.
         """
         tensors, metadata = read_tensors(self.last_path)
-        state = {
-            name.removeprefix(OPTIMIZER): value
-            for name, value in tensors.items()
-            if name.startswith(OPTIMIZER)
-        }
-        weights: dict[str, Tensor] = {
-            name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)
-        }
         try:
             position = Position(**metadata["position"])
         except (KeyError, TypeError) as error:
@@ -172,8 +207,7 @@ class RunDirectory:
                 "start again with another --run"
             ) from error
         try:
-            network.load_state_dict(weights)
-            optimizer.load_state_dict(state)
+            load_state(tensors, network, optimizer)
         except InvalidValue as error:
             message = f"{self.last_path}: {error}; start again with another --run"
             raise ModelFileError(message) from error
@@ -231,3 +265,11 @@ class RunDirectory:
                     f"{self.path}: holds a run with {name} {found.get(name)}, asked for "
                     f"{wanted.get(name)}; choose another --run, or the settings in config.yaml"
                 )
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

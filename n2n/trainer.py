@@ -1,12 +1,13 @@
-"""Training: epochs of steps over shuffled pairs, scored, saved, and resumed to the bit."""
+"""Training: epochs of steps over shuffled pairs, scored, saved, and resumed to the bit.
+
+In one process, or in several that share every batch.
+"""
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +16,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from n2n import models
 from n2n.checkpoint import save_model
-from n2n.config import TrainConfig, unusable
+from n2n.config import TrainConfig
 from n2n.data import PairSet
 from n2n.data.augmentation import Augmentation
+from n2n.data.batches import WHOLE
 from n2n.device import set_deterministic, use_precision
-from n2n.errors import Diverged, Interrupted, InvalidValue, ShapeError
+from n2n.errors import Diverged, Interrupted
 from n2n.evaluation import Scores, evaluate
-from n2n.models import Network
-from n2n.nn import Loss, Optimizer
+from n2n.peers import Peers
 from n2n.pipeline import feed
-from n2n.run import Position, RunDirectory
+from n2n.provenance import describe_set, recorded, versions
+from n2n.run import Position, RunDirectory, share_state
+from n2n.step import SharedGradients, late_step, shared_step, train_step
 
 __all__ = ["TrainConfig", "Trainer", "late_step", "train_step"]
 
 AUGMENTATION = 2  # what a random stream is for; 0 and 1 are the order's (n2n.data.batches)
 LATE = 25  # steps between reading losses, where they are read late
-
-
-def train_step(
-    network: Network, loss: Loss, optimizer: Optimizer, inputs: Tensor, targets: Tensor
-) -> float:
-    """One step on a batch (N, C, H, W) in [0, 1]; returns the loss before it.
-
-    Diverged, with the parameters as they were, if the loss is not finite.
-    """
-    value = float(loss(network(inputs), targets))
-    if not math.isfinite(value):
-        raise Diverged(f"the loss is {value}")
-    _descend(network, loss, optimizer)
-    return value
-
-
-def late_step(
-    network: Network, loss: Loss, optimizer: Optimizer, inputs: Tensor, targets: Tensor
-) -> Tensor:
-    """`train_step` that waits for nothing: the loss stays on the device, and nobody looks at it."""
-    value = loss(network(inputs), targets)
-    _descend(network, loss, optimizer)
-    return value
-
-
-def _descend(network: Network, loss: Loss, optimizer: Optimizer) -> None:
-    optimizer.zero_grad()
-    network.backward(loss.backward())
-    optimizer.step()
 
 
 class Trainer:
@@ -74,6 +47,13 @@ class Trainer:
     before anything is saved. So a GPU never waits for the host, and a loss that is not finite
     stops at most 24 steps later than it could; it names its own batch, and nothing is saved
     meanwhile. The weights are the same bit for bit. None: on a GPU (not yet run on one).
+
+    peers: train together with other processes, each of which makes the same Trainer with its own
+    peers and config.device. Each takes its share of every batch, and of the validation pairs'
+    row groups; the batches are those of one process, and the weights are the same but for the
+    rounding of sums. Rank 0 alone reads and writes the run directory, and has all metrics; the
+    others get its state. `stop` in any process ends the same step in all (of asynchronous ones:
+    the 25th, at the latest). PeerLost when another process is gone.
     """
 
     def __init__(
@@ -85,6 +65,7 @@ class Trainer:
         on_batch: Callable[[int], None] = lambda images: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
         asynchronous: bool | None = None,
+        peers: Peers | None = None,
     ) -> None:
         on_gpu = torch.device(config.device).type == "cuda"
         self.asynchronous = on_gpu if asynchronous is None else asynchronous
@@ -93,19 +74,13 @@ class Trainer:
         self.on_batch = on_batch
         self.on_epoch = on_epoch
         self.stop = False
-        channels, height, width = pairs.shape
-        for name, reason in unusable(pairs).items():
-            if getattr(config, name):
-                raise InvalidValue(f"{name} {reason}; switch {name} off")
-        multiple = models.size_multiple(config.model, **config.model_config)
-        if height % multiple or width % multiple:
-            raise ShapeError(
-                f"the network {config.model} takes sizes that are multiples of {multiple}, the set "
-                f"has images of {height}x{width}; build it with another --size"
-            )
+        self.peers = peers
+        self.leads = peers is None or peers.leads
+        config.require_suited(pairs)
         compute_dtype = use_precision(config.precision, config.device, training=True)
         set_deterministic(config.device)
-        self.network = config.make_network(channels).compute_in(compute_dtype)
+        self.network = config.make_network(pairs.shape[0]).compute_in(compute_dtype)
+        self.shared = SharedGradients(self.network, peers) if peers is not None else None
         self.optimizer = config.make_optimizer(self.network)
         self.loss = config.make_loss()
         self._unread: list[tuple[Tensor, int]] = []  # losses of the last batches, and their images
@@ -113,16 +88,24 @@ class Trainer:
         self.schedule = config.make_schedule(self.steps_per_epoch)
         self.augment = Augmentation(flips=config.flips, turns=config.turns, swap=config.swap)
         self.run = RunDirectory(run)
-        settings = {"set": str(pairs.path), "digest": pairs.digest, **asdict(config)}
         self.position = Position()
-        with self.run.locked():
-            if self.run.begin(settings, may_change=config.may_change):
-                self.position = self.run.restore(self.network, self.optimizer)
+        self._stopping = False  # what all processes know
+        if self.leads:
+            with self.run.locked():
+                if self.run.begin(config.settings(pairs), may_change=config.may_change):
+                    self.position = self.run.restore(self.network, self.optimizer)
+        if peers is not None:
+            self.position = share_state(peers, self.network, self.optimizer, self.position)
 
     @property
     def resumed(self) -> bool:
         """Whether the run had begun before."""
         return self.position != Position()
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the network has learned."""
+        return sum(value.numel() for value, _ in self.network.param())
 
     def train(self) -> list[dict[str, Any]]:
         """Train to the last epoch; returns the metrics of all epochs.
@@ -132,7 +115,7 @@ class Trainer:
         """
         self.network.skip_input_gradient()
         try:
-            with self.run.locked():
+            with self._held():
                 while self.position.epoch < self.config.epochs:
                     self._train_epoch()
                     self._finish_epoch()
@@ -141,33 +124,61 @@ class Trainer:
             self.network.release()
         return self.run.metrics
 
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        """What the leader does around its part of the run: others are kept out, it is recorded."""
+        if not self.leads:
+            yield
+            return
+        with self.run.locked(), self._recorded():
+            yield
+
+    def _recorded(self) -> AbstractContextManager[None]:
+        """The block is a part of the run, in its provenance; not where nothing is left to do."""
+        if self.position.epoch >= self.config.epochs:
+            return nullcontext()
+        facts = {
+            "workers": self.peers.size if self.peers is not None else 1,
+            "set": describe_set(self.pairs),
+            "settings": asdict(self.config),
+        }
+        return recorded(
+            self.run.provenance_path,
+            facts,
+            lambda: {"epoch": self.position.epoch, "batch": self.position.batch},
+            device=self.config.device,
+        )
+
     def _train_epoch(self) -> None:
         """The steps of one epoch, from wherever the position stands in it."""
         self.network.train()
         started = saved = time.monotonic()
         compute, begin = 0.0, self.position
+        reduced = self._reduce_seconds
         self._unread.clear()
         batches = feed(self._batches(), self.config.device, threaded=self.asynchronous)
         with closing(batches):
             for x, y in batches:
-                before = time.monotonic()
-                self._step(x, y)
+                before, images = time.monotonic(), self._images(self.position.batch)
+                self._step(x, y, images)
                 now = time.monotonic()
                 compute += now - before
                 self.position = replace(
                     self.position,
                     batch=self.position.batch + 1,
-                    images=self.position.images + len(x),
+                    images=self.position.images + images,
                     seconds=begin.seconds + now - started,
                     compute_seconds=begin.compute_seconds + compute,
+                    reduce_seconds=begin.reduce_seconds + self._reduce_seconds - reduced,
                 )
-                self.on_batch(len(x))
-                due = now - saved > self.config.checkpoint_seconds
-                if self.stop or due:
+                self.on_batch(images)
+                due = self.leads and now - saved > self.config.checkpoint_seconds
+                stop = self._stopping if self.peers is not None else self.stop
+                if stop or due:
                     self._require_finite()
                     self._checkpoint(self.run.last_path)
                     saved = now
-                if self.stop:
+                if stop:
                     raise Interrupted(
                         f"stopped after batch {self.position.batch} of epoch {begin.epoch + 1}, "
                         f"which is saved in {self.run.path}; run the same command again to go on"
@@ -178,32 +189,64 @@ class Trainer:
     def _batches(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         """The epoch's batches from the position on, augmented: uint8 (N, C, H, W) each."""
         config, begin = self.config, self.position
+        share = self.peers.share if self.peers is not None else WHOLE
         batches = self.pairs.train.batches(
             batch_size=config.batch_size,
             seed=config.seed,
             epoch=begin.epoch,
             start=begin.batch,
             memory_limit=config.memory_limit,
+            share=share,
         )
         for number, (inputs, targets) in enumerate(batches, start=begin.batch):
-            place = (config.seed, begin.epoch, AUGMENTATION, number)
-            yield self.augment(inputs, targets, np.random.default_rng(place))
+            random = np.random.default_rng((config.seed, begin.epoch, AUGMENTATION, number))
+            images = self._images(number)
+            first = share.of(images).start
+            yield self.augment(inputs, targets, random, first=first, batch=images)
 
-    def _step(self, x: Tensor, y: Tensor) -> None:
+    def _images(self, batch: int) -> int:
+        """How many images a batch has, over all processes."""
+        size = self.config.batch_size
+        return min(size, self.pairs.train.rows - batch * size)
+
+    @property
+    def _reduce_seconds(self) -> float:
+        return self.peers.seconds if self.peers is not None else 0.0
+
+    def _step(self, x: Tensor, y: Tensor, images: int) -> None:
         """One step; its loss is added to the position's, at once or late."""
         batch = self.position.batch
         self.optimizer.lr = self._lr(batch)
         self.loss.anneal((self.position.epoch + batch / self.steps_per_epoch) / self.config.epochs)
-        arguments = self.network, self.loss, self.optimizer, x, y
-        if self.asynchronous:
-            self._unread.append((late_step(*arguments), len(x)))
-            if len(self._unread) == LATE:
-                self._read_losses(batch + 1)
-            return
         try:
-            self._count_loss(train_step(*arguments), len(x))
+            value = self._descend(x, y, images)
         except Diverged as error:
             raise self._diverged(str(error), batch + 1) from error
+        if isinstance(value, Tensor):
+            self._unread.append((value, images))
+        else:
+            self._count_loss(value, images)
+        # By the batch's number: in all processes at the same one.
+        if not self.asynchronous or (batch + 1) % LATE == 0:
+            self._read_losses(batch + 1)
+            self._stopping = self.shared is not None and self.shared.is_stop_wished()
+
+    def _descend(self, x: Tensor, y: Tensor, images: int) -> Tensor | float:
+        """The step itself; its loss, a Tensor where it has not been looked at."""
+        late = self.asynchronous
+        if self.shared is None:
+            step = late_step if late else train_step
+            return step(self.network, self.loss, self.optimizer, x, y)
+        value = shared_step(
+            self.shared,
+            self.loss,
+            self.optimizer,
+            *(x, y),
+            images=images,
+            stop=self.stop,
+            late=late,
+        )
+        return value if late else float(value)
 
     def _read_losses(self, batches: int) -> None:
         """Wait for the losses not read yet, of the last of so many batches. Diverged names one."""
@@ -246,21 +289,20 @@ class Trainer:
         before = time.monotonic()
         scores: Scores | None = None
         if self.pairs.val is not None:
-            scores = evaluate(self.network, self.pairs.val, device=self.config.device)
+            scores = evaluate(
+                self.network, self.pairs.val, device=self.config.device, peers=self.peers
+            )
             if not math.isfinite(scores.loss):
                 raise self._diverged(f"the validation loss is {scores.loss}", done.batch)
-        line: dict[str, Any] = {
-            "epoch": done.epoch + 1,
-            "lr": self._lr(self.steps_per_epoch - 1),
-            "train_loss": done.loss_sum / done.images,
-            "seconds": round(done.seconds, 3),
-            "compute_seconds": round(done.compute_seconds, 3),
-            "validation_seconds": round(time.monotonic() - before, 3),
-            "images_per_second": round(done.images / done.seconds, 1),
-        }
+        line = done.metrics(
+            lr=self._lr(self.steps_per_epoch - 1), validation_seconds=time.monotonic() - before
+        )
+        if self.peers is not None:
+            line |= {"reduce_seconds": round(done.reduce_seconds, 3), "workers": self.peers.size}
         if scores is not None:
             line["val"] = scores.as_dict()
-        self.run.add_metrics(line)
+        if self.leads:
+            self.run.add_metrics(line)
         selection = scores.selection if scores is not None else -done.loss_sum / done.images
         better = done.best is None or selection > done.best
         self.position = Position(
@@ -268,13 +310,15 @@ class Trainer:
             best=selection if better else done.best,
             best_epoch=done.epoch + 1 if better else done.best_epoch,
         )
-        if better:
+        if better and self.leads:
             self._checkpoint(self.run.best_path, scores)
             save_model(self.run.model_path, self.network, self._metadata(scores))
         self._checkpoint(self.run.last_path)
         self.on_epoch(line)
 
     def _checkpoint(self, path: Path, scores: Scores | None = None) -> None:
+        if not self.leads:
+            return
         place = {"position": self.position.as_dict()}
         self.run.save(path, self.network, self.optimizer, {**self._metadata(scores), **place})
 
@@ -290,12 +334,3 @@ class Trainer:
             "scores": scores.as_dict() if scores is not None else None,
             "versions": versions(),
         }
-
-
-def versions() -> dict[str, str]:
-    """Of what a result rests on."""
-    try:
-        own = metadata.version("n2n")
-    except metadata.PackageNotFoundError:  # run from a folder that was not installed
-        own = "unknown"
-    return {"n2n": own, "torch": torch.__version__, "python": platform.python_version()}

@@ -59,6 +59,7 @@ def test_what_a_run_holds(trained: tuple) -> None:
         "config.yaml",
         "metrics.jsonl",
         "model.safetensors",
+        "provenance.jsonl",
     ]
 
 

@@ -547,7 +547,7 @@ def test_an_error_in_reading_ends_the_thread(
 ) -> None:
     all_asynchronous(monkeypatch, 25)
     mine = Trainer(published(**TINY), pairs, run)
-    mine.augment = lambda *arguments: 1 / 0
+    mine.augment = lambda *arguments, **place: 1 / 0
     with pytest.raises(ZeroDivisionError):
         mine.train()
 

@@ -23,23 +23,34 @@ class Augmentation:
     swap: bool = False
 
     def __call__(
-        self, inputs: Pixels, targets: Pixels, random: np.random.Generator
+        self,
+        inputs: Pixels,
+        targets: Pixels,
+        random: np.random.Generator,
+        *,
+        first: int = 0,
+        batch: int | None = None,
     ) -> tuple[Pixels, Pixels]:
-        """New arrays of the shape of `inputs` and `targets`, both (N, C, H, W)."""
+        """New arrays of the shape of `inputs` and `targets`, both (N, C, H, W).
+
+        first, batch: these pairs are the numbers `first`, `first` + 1, … of a batch of so many,
+        and are changed as they would be in it, with the same `random`.
+        """
         if not (self.flips or self.turns or self.swap):
             return inputs, targets
         views = np.stack([inputs, targets])  # (2, N, C, H, W)
-        count = len(inputs)
+        count = len(inputs) if batch is None else batch
+        part = slice(first, first + len(inputs))
         if self.flips:
             for axis in (3, 4):
-                chosen = random.random(count) < 0.5
+                chosen = random.random(count)[part] < 0.5
                 views[:, chosen] = np.flip(views[:, chosen], axis)
         if self.turns:
-            quarters = random.integers(0, 4, count)
+            quarters = random.integers(0, 4, count)[part]
             for turns in (1, 2, 3):
                 chosen = quarters == turns
                 views[:, chosen] = np.rot90(views[:, chosen], turns, axes=(3, 4))
         if self.swap:
-            chosen = random.random(count) < 0.5
+            chosen = random.random(count)[part] < 0.5
             views[:, chosen] = views[::-1, chosen]
         return views[0], views[1]

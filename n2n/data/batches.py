@@ -4,6 +4,7 @@ Every random number is drawn from (seed, epoch, what it is for), so that an epoc
 anywhere without going through what lies before.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -13,20 +14,46 @@ from numpy.typing import NDArray
 
 from n2n.errors import InvalidValue
 
-__all__ = ["Window", "group_order", "iterate", "require_batch_size"]
+__all__ = ["WHOLE", "Share", "Window", "group_order", "iterate", "require_batch_size"]
 
 UInt8: TypeAlias = NDArray[np.uint8]
 Pair: TypeAlias = tuple[UInt8, UInt8]
+Rows: TypeAlias = NDArray[np.int64]
 
 GROUPS, ROWS = 0, 1  # what a random stream is for
 
 
 @dataclass(frozen=True)
+class Share:
+    """Part `rank` of `size` parts of every batch, for one of several processes that share it."""
+
+    rank: int
+    size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise InvalidValue(
+                f"rank must be from 0 to below the {self.size} parts, got {self.rank}"
+            )
+
+    def of(self, rows: int) -> range:
+        """Which of a batch's rows: parts in order, their sizes equal or one row apart."""
+        return range(self.rank * rows // self.size, (self.rank + 1) * rows // self.size)
+
+
+WHOLE = Share(0, 1)
+
+
+@dataclass(frozen=True)
 class Window:
-    """Rows that are in memory together: how many, and how to load input and target (N, …)."""
+    """Rows that are in memory together: how many, and how to load input and target (N, …).
+
+    load_rows: the same for some of the rows alone, ascending; None where all are there anyway.
+    """
 
     rows: int
     load: Callable[[], Pair]
+    load_rows: Callable[[Rows], Pair] | None = None
 
 
 def require_batch_size(batch_size: int) -> None:
@@ -42,35 +69,57 @@ def group_order(count: int, *, seed: int, epoch: int, shuffle: bool) -> list[int
 
 
 def iterate(
-    windows: Sequence[Window], *, batch_size: int, seed: int, epoch: int, start: int, shuffle: bool
+    windows: Sequence[Window],
+    *,
+    batch_size: int,
+    seed: int,
+    epoch: int,
+    start: int,
+    shuffle: bool,
+    share: Share = WHOLE,
 ) -> Iterator[Pair]:
-    """Yield batches `start`, `start` + 1, …; windows before the first are not loaded."""
-    skip = start * batch_size  # rows before the first batch, counted over all windows
+    """Yield a share of the batches `start`, `start` + 1, …; windows before are not loaded.
+
+    The batches are the same for every share; one with fewer rows than shares has empty ones.
+    """
+    total = sum(window.rows for window in windows)
     pieces: list[Pair] = []  # gathered rows of a batch that spans windows
-    gathered = 0
+    first = 0  # the number, in the epoch, of the window's first row
     for number, window in enumerate(windows):
-        if skip >= window.rows:
-            skip -= window.rows
+        last = first + window.rows
+        if last <= max(first, start * batch_size):
+            first = last
             continue
         order = np.arange(window.rows)
         if shuffle:
             order = np.random.default_rng([seed, epoch, ROWS, number]).permutation(window.rows)
-        inputs, targets = window.load()
-        position, skip = skip, 0
-        while position < window.rows:
-            chosen = order[position : position + batch_size - gathered]
-            pieces.append((inputs.take(chosen, axis=0), targets.take(chosen, axis=0)))
-            position += len(chosen)
-            gathered += len(chosen)
-            if gathered == batch_size:
+        batches = range(max(start, first // batch_size), math.ceil(last / batch_size))
+        chosen = []
+        for low in (batch * batch_size for batch in batches):
+            mine = share.of(min(batch_size, total - low))
+            begin, end = max(low + mine.start, first), min(low + mine.stop, last)
+            chosen.append(order[begin - first : max(begin, end) - first])
+        (inputs, targets), chosen = _load(window, chosen, share)
+        for batch, rows in zip(batches, chosen, strict=True):
+            pieces.append((inputs.take(rows, axis=0), targets.take(rows, axis=0)))
+            if last >= min((batch + 1) * batch_size, total):
                 yield _join(pieces)
-                pieces, gathered = [], 0
+                pieces = []
         del inputs, targets  # before the next window is loaded
-    if pieces:
-        yield _join(pieces)
+        first = last
+
+
+def _load(window: Window, chosen: list[Rows], share: Share) -> tuple[Pair, list[Rows]]:
+    """Input and target of the chosen rows at least, and where in these the rows are."""
+    if window.load_rows is None or share.size == 1:
+        return window.load(), chosen
+    wanted = np.sort(np.concatenate(chosen))
+    return window.load_rows(wanted), [np.searchsorted(wanted, rows) for rows in chosen]
 
 
 def _join(pieces: list[Pair]) -> Pair:
+    """One after another; there is at least one."""
+    pieces = [pair for pair in pieces if len(pair[0])] or pieces[:1]
     if len(pieces) == 1:
         return pieces[0]
     return (

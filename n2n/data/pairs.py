@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n.data.batches import Window, group_order, iterate, require_batch_size
+from n2n.data.batches import WHOLE, Rows, Share, Window, group_order, iterate, require_batch_size
 from n2n.data.format import ROWS_PER_GROUP, PartInfo, part_name, read_info
 from n2n.data.part import PartFile
 from n2n.errors import InvalidValue, PairSetError, ShapeError
@@ -98,14 +98,36 @@ class Split:
             with PartFile(*self.parts[part]) as file:
                 return file.views(group, columns)
         rows = sum(self.groups[index][2] for index in chosen)
-        result = {name: np.empty((rows, *self.shape), np.uint8) for name in columns}
-        done = 0
-        for part, together in groupby(chosen, key=lambda index: self.groups[index][0]):
+        return self._copy(chosen, columns, np.arange(rows))
+
+    def read_rows(
+        self, indices: Iterable[int], rows: Rows, columns: Sequence[str] = PAIR
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Some rows of some row groups, with one row group in memory.   → uint8 (N, C, H, W).
+
+        rows: their numbers, ascending, counted over these row groups one after another.
+        """
+        chosen = list(indices)
+        self._require(chosen, columns)
+        if self._kept.keys() >= set(columns):
+            return {name: self._gather(self._kept[name], chosen)[rows] for name in columns}
+        return self._copy(chosen, columns, rows)
+
+    def _copy(
+        self, groups: list[int], columns: Sequence[str], rows: Rows
+    ) -> dict[str, NDArray[np.uint8]]:
+        """Rows, ascending over the row groups, from the files."""
+        result = {name: np.empty((len(rows), *self.shape), np.uint8) for name in columns}
+        first, done = 0, 0  # rows passed, and rows copied
+        for part, together in groupby(groups, key=lambda index: self.groups[index][0]):
             with PartFile(*self.parts[part]) as file:
                 for _, group, count in (self.groups[index] for index in together):
-                    for name, view in file.views(group, columns).items():
-                        result[name][done : done + count] = view
-                    done += count
+                    end = int(np.searchsorted(rows, first + count))
+                    if end > done:
+                        own = rows[done:end] - first
+                        for name, view in file.views(group, columns).items():
+                            np.take(view, own, axis=0, out=result[name][done:end], mode="clip")
+                    first, done = first + count, end
         return result
 
     def _gather(self, column: NDArray[np.uint8], groups: list[int]) -> NDArray[np.uint8]:
@@ -140,6 +162,7 @@ class Split:
         start: int = 0,
         shuffle: bool = True,
         memory_limit: int = MEMORY_LIMIT,
+        share: Share = WHOLE,
     ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         """One epoch's batches from number `start` on: input and target, uint8 (n, C, H, W) each.
 
@@ -148,19 +171,31 @@ class Split:
         whatever `start` was. Up to `memory_limit` bytes both columns are read once, kept, and
         each epoch is a permutation of all rows. A larger split streams: row groups in random
         order, as many as `memory_limit` holds at a time, their rows permuted.
+
+        share: a part of every batch alone, for one of several processes. It reads all row groups
+        and holds its own rows of them, unless both columns are kept (`keep`) already.
         """
         require_batch_size(batch_size)
         if start < 0:
             raise InvalidValue(f"start must be 0 or more; found {start}")
-        if self.nbytes <= memory_limit:
-            if not self._kept.keys() >= set(PAIR):
+        is_kept = self._kept.keys() >= set(PAIR)
+        if self.nbytes > memory_limit:
+            windows = self._windows(seed, epoch, shuffle, memory_limit)
+        elif share.size > 1 and not is_kept:
+            windows = [self._window(list(range(len(self.groups))))]
+        else:
+            if not is_kept:
                 self.keep(self.read(PAIR))
             kept = self._kept
             windows = [Window(self.rows, lambda: (kept["input"], kept["target"]))]
-        else:
-            windows = self._windows(seed, epoch, shuffle, memory_limit)
         return iterate(
-            windows, batch_size=batch_size, seed=seed, epoch=epoch, start=start, shuffle=shuffle
+            windows,
+            batch_size=batch_size,
+            seed=seed,
+            epoch=epoch,
+            start=start,
+            shuffle=shuffle,
+            share=share,
         )
 
     def _windows(self, seed: int, epoch: int, shuffle: bool, memory_limit: int) -> list[Window]:
@@ -173,7 +208,11 @@ class Split:
             columns = self.read_groups(indices, PAIR)
             return columns["input"], columns["target"]
 
-        return Window(sum(self.groups[index][2] for index in indices), load)
+        def load_rows(rows: Rows) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+            columns = self.read_rows(indices, rows, PAIR)
+            return columns["input"], columns["target"]
+
+        return Window(sum(self.groups[index][2] for index in indices), load, load_rows)
 
     def _require(self, indices: list[int], columns: Sequence[str]) -> None:
         known = self.parts[0][1].columns

@@ -148,6 +148,27 @@ class Module:
         for _, grad in self.param():
             grad.zero_()
 
+    def flatten_gradients(self, spare: int = 0) -> Tensor:
+        """Put all gradients, set to zero, into one block, in the order of `param()`.
+
+        Returns the block (P + spare,), for what is done to all of them at once; each gradient is
+        a view of it, and `spare` numbers follow them. Make the optimiser after this: it holds the
+        tensors. ShapeError unless all parameters have one dtype and device.
+        """
+        parameters = list(self.named_parameters().values())
+        kinds = {(item.value.dtype, item.value.device) for item in parameters}
+        if len(kinds) != 1:
+            raise ShapeError(
+                f"one dtype and device of all parameters expected, got {len(kinds)}; use to()"
+            )
+        sizes = [item.value.numel() for item in parameters]
+        ((dtype, device),) = kinds
+        block = empty(sum(sizes) + spare, dtype=dtype, device=device).zero_()
+        views = block[: sum(sizes)].split(sizes)
+        for item, view in zip(parameters, views, strict=True):
+            item.grad = view.view(item.value.shape)
+        return block
+
     def state_dict(self) -> dict[str, Tensor]:
         """Copies of all parameters by name."""
         return {name: item.value.clone() for name, item in self.named_parameters().items()}
