@@ -5,11 +5,12 @@ Tensor, nothing else; the first three are enough. Tensors are (N, C, H, W).
 """
 
 from n2n.nn.activation import Activation, LeakyReLU, ReLU, Sigmoid
+from n2n.nn.average import WeightAverage
 from n2n.nn.container import Residual, Sequential, Skip
 from n2n.nn.conv import Conv2d, ConvTranspose2d
 from n2n.nn.loss import L0Loss, L1Loss, Loss, MSELoss, RelativeMSELoss
 from n2n.nn.module import Module, Parameter
-from n2n.nn.optim import SGD, Adam, AdamW, Optimizer
+from n2n.nn.optim import SGD, Adam, AdamW, Optimizer, clip_gradients
 from n2n.nn.patch import PatchBlock
 from n2n.nn.resample import MaxPool2d, NearestUpsample, PixelShuffle, PixelUnshuffle
 from n2n.nn.schedule import ConstantSchedule, CosineSchedule, StepSchedule
@@ -43,4 +44,6 @@ __all__ = [
     "Sigmoid",
     "Skip",
     "StepSchedule",
+    "WeightAverage",
+    "clip_gradients",
 ]

@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from torch import Tensor, arange, empty
 
 from n2n.errors import InvalidType, InvalidValue, ShapeError
-from n2n.nn.arguments import require_finite, require_not_negative
+from n2n.nn.arguments import require_finite, require_not_negative, require_positive
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_gradients"]
 
 
 class Optimizer:
@@ -198,6 +198,25 @@ class AdamW(Adam):
     def _decay(self, value: Tensor, grad: Tensor) -> Tensor:
         value.mul_(1 - self.lr * self.weight_decay)
         return grad
+
+
+def clip_gradients(params: Iterable[tuple[Tensor, Tensor]], max_norm: float) -> Tensor:
+    """Scale all gradients together so that their Euclidean norm is at most max_norm.
+
+    params: a network's `param()`. Returns the norm before, a tensor of one number; where it is
+    not finite, the gradients are left as they are or are not finite either. No host waits for a
+    device. Pascanu et al. 2013, algorithm 1.
+    """
+    limit = require_positive(max_norm, name="max_norm")
+    gradients = [grad for _, grad in params]
+    if not gradients:
+        raise InvalidValue("gradients to clip expected, got none")
+    squares = [grad.square().sum() for grad in gradients]
+    norm = sum(squares[1:], squares[0]).sqrt()
+    scale = (limit / (norm + 1e-6)).clamp_(max=1.0)
+    for grad in gradients:
+        grad.mul_(scale)
+    return norm
 
 
 def _zeros(like: Tensor) -> Tensor:

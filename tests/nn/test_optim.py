@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from n2n.errors import InvalidType, InvalidValue
-from n2n.nn import SGD, Adam, AdamW, Conv2d
+from n2n.nn import SGD, Adam, AdamW, Conv2d, clip_gradients
 
 from .check import assert_close, seeded
 from .strategies import dtypes, seeds
@@ -282,3 +282,32 @@ def test_refuses_an_option_by_name(
 ) -> None:
     with pytest.raises((InvalidValue, InvalidType), match=argument):
         optimiser_class(start(), **({"lr": 0.1} | options))
+
+
+@given(st.floats(1e-3, 1e3), seeds, dtypes)
+def test_clipping_is_that_of_torch(max_norm: float, seed: int, dtype: torch.dtype) -> None:
+    params = start(dtype, seed)
+    twins = [torch.nn.Parameter(value.clone()) for value, _ in params]
+    for twin, (_, grad) in zip(twins, params, strict=True):
+        twin.grad = grad.clone()
+    expected = torch.nn.utils.clip_grad_norm_(twins, max_norm)
+    assert_close("norm", clip_gradients(params, max_norm), expected, dtype)
+    for twin, (_, grad) in zip(twins, params, strict=True):
+        assert twin.grad is not None
+        assert_close("gradient", grad, twin.grad, dtype)
+
+
+def test_clipping_by_hand() -> None:
+    """(3, 4) has the norm 5: a fifth of it has 1."""
+    grad = torch.tensor([3.0, 4.0])
+    assert clip_gradients([(torch.zeros(2), grad)], 1.0) == 5
+    assert grad.tolist() == pytest.approx([0.6, 0.8])
+    assert clip_gradients([(torch.zeros(2), grad)], 2.0) == pytest.approx(1.0)
+    assert grad.tolist() == pytest.approx([0.6, 0.8])
+
+
+def test_clipping_refuses_what_has_no_meaning() -> None:
+    with pytest.raises(InvalidValue, match="max_norm must be above 0, got 0"):
+        clip_gradients(start(), 0)
+    with pytest.raises(InvalidValue, match="gradients to clip expected, got none"):
+        clip_gradients([], 1.0)
