@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,7 +22,7 @@ LATE = 25  # steps between reading losses, where they are read late
 
 
 class Descent:
-    """Takes a network down its loss, with the optimiser and the loss that a config names.
+    """Takes a network down its loss, with the optimiser and all else that a config names.
 
     late: read losses every 25 steps alone, so that a step waits for nothing; one that is not
     finite is then found at most 24 steps later, and names its own batch. peers: take each step
@@ -42,11 +43,11 @@ class Descent:
     ) -> None:
         self.network = network
         self.shared = SharedGradients(network, peers) if peers is not None else None
-        self.optimizer = config.make_optimizer(network)
+        self.learner = config.make_learner(network)
         self.loss = config.make_loss()
         self.loss_sum = 0.0
         self.is_stop_wished = False  # by another process, as of the last look
-        self._late = late
+        self._late, self._clip = late, config.clip
         self._explain = explain
         self._unread: list[tuple[Tensor, int]] = []  # losses of the last batches, and their images
 
@@ -72,12 +73,14 @@ class Descent:
         that is done. stop: whether this process wishes to stop. Diverged before the step for a
         loss that is not finite, or later.
         """
-        self.optimizer.lr = lr
+        self.learner.optimizer.lr = lr
         self.loss.anneal(progress)
         try:
             value = self._descend(x, y, images, stop)
         except Diverged as error:
             raise self._explain(str(error), batch + 1) from error
+        if self.learner.average is not None:
+            self.learner.average.update()
         if isinstance(value, Tensor):
             self._unread.append((value, images))
         else:
@@ -88,19 +91,26 @@ class Descent:
 
     def _descend(self, x: Tensor, y: Tensor, images: int, stop: bool) -> Tensor | float:
         """The step itself; its loss, a Tensor where it has not been looked at."""
+        optimizer = self.learner.optimizer
         if self.shared is None:
             step = late_step if self._late else train_step
-            return step(self.network, self.loss, self.optimizer, x, y)
+            return step(self.network, self.loss, optimizer, x, y, clip=self._clip)
         value = shared_step(
             self.shared,
             self.loss,
-            self.optimizer,
+            optimizer,
             *(x, y),
             images=images,
             stop=stop,
             late=self._late,
+            clip=self._clip,
         )
         return value if self._late else float(value)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Inside of the block the network is the model: the average of its weights, if any."""
+        average = self.learner.average
+        return nullcontext() if average is None else average.applied()
 
     def look(self, batches: int) -> None:
         """Read losses, and whether another process wishes to stop, after so many batches."""

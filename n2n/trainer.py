@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from n2n.checkpoint import save_model
+from n2n.checkpoint import save_model, weights_of
 from n2n.config import TrainConfig
 from n2n.data import PairSet
 from n2n.data.augmentation import Augmentation
@@ -39,6 +39,9 @@ AUGMENTATION = 2  # what a random stream is for; 0 and 1 are the order's (n2n.da
 
 class Trainer:
     """Trains a network on a pair set, in a run directory that it can be resumed from.
+
+    start: the model file whose digest is config.start, and whose weights the run begins with; a
+    run that has begun has a copy of it.
 
     `on_batch(images)` hears of every batch, `on_epoch(line)` of every epoch and its metrics.
     `stop` may be set to True at any time: the batch ends, a checkpoint is written, and `train`
@@ -67,6 +70,7 @@ class Trainer:
         on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
         asynchronous: bool | None = None,
         peers: "Peers | None" = None,
+        start: Path | None = None,
     ) -> None:
         on_gpu = torch.device(config.device).type == "cuda"
         self.asynchronous = on_gpu if asynchronous is None else asynchronous
@@ -91,10 +95,13 @@ class Trainer:
         self.position = Position()
         if self.leads:
             with self.run.locked():
-                if self.run.begin(config.settings(pairs), may_change=config.may_change):
-                    self.position = self.run.restore(self.network, self.descent.optimizer)
+                settings = config.settings(pairs)
+                if self.run.begin(settings, may_change=config.may_change, start=start):
+                    self.position = self.run.restore(self.descent.learner)
+                elif config.start:
+                    self.descent.learner.begin_with(weights_of(self.run.start_path))
         if peers is not None:
-            self.position = share_state(peers, self.network, self.descent.optimizer, self.position)
+            self.position = share_state(peers, self.descent.learner, self.position)
 
     @property
     def resumed(self) -> bool:
@@ -102,12 +109,17 @@ class Trainer:
         return self.position != Position()
 
     @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.position.is_end(epochs=self.config.epochs, patience=self.config.patience)
+
+    @property
     def parameters(self) -> int:
         """How many numbers the network has learned."""
         return sum(value.numel() for value, _ in self.network.param())
 
     def train(self) -> list[dict[str, Any]]:
-        """Train to the last epoch; returns the metrics of all epochs.
+        """Train to the end; returns the metrics of all epochs.
 
         Diverged stops before the step, with the last checkpoint kept; Interrupted after `stop`;
         RunConflict if another process trains in the same directory.
@@ -115,7 +127,7 @@ class Trainer:
         self.network.skip_input_gradient()
         try:
             with self._held():
-                while self.position.epoch < self.config.epochs:
+                while not self.finished:
                     self._train_epoch()
                     self._finish_epoch()
         finally:
@@ -134,7 +146,7 @@ class Trainer:
 
     def _recorded(self) -> AbstractContextManager[None]:
         """The block is a part of the run, in its provenance; not where nothing is left to do."""
-        if self.position.epoch >= self.config.epochs:
+        if self.finished:
             return nullcontext()
         facts = {
             "workers": self.peers.size if self.peers is not None else 1,
@@ -254,9 +266,10 @@ class Trainer:
         before = time.monotonic()
         scores: Scores | None = None
         if self.pairs.val is not None:
-            scores = evaluate(
-                self.network, self.pairs.val, device=self.config.device, peers=self.peers
-            )
+            with self.descent.averaged():
+                scores = evaluate(
+                    self.network, self.pairs.val, device=self.config.device, peers=self.peers
+                )
             if not math.isfinite(scores.loss):
                 raise self._diverged(f"the validation loss is {scores.loss}", done.batch)
         line = done.metrics(
@@ -277,7 +290,8 @@ class Trainer:
         )
         if better and self.leads:
             self._checkpoint(self.run.best_path, scores)
-            save_model(self.run.model_path, self.network, self._metadata(scores))
+            with self.descent.averaged():
+                save_model(self.run.model_path, self.network, self._metadata(scores))
         self._checkpoint(self.run.last_path)
         self.on_epoch(line)
 
@@ -285,9 +299,7 @@ class Trainer:
         if not self.leads:
             return
         place = {"position": self.position.as_dict()}
-        self.run.save(
-            path, self.network, self.descent.optimizer, {**self._metadata(scores), **place}
-        )
+        self.run.save(path, self.descent.learner, {**self._metadata(scores), **place})
 
     def _metadata(self, scores: Scores | None) -> dict[str, Any]:
         return {

@@ -38,6 +38,8 @@ ADAMW: dict[str, Any] = {
     "weight_decay": 0.01,
     "schedule": "cosine",
     "warmup": 0.5,
+    "ema": 0.9,
+    "clip": 0.01,
     "flips": True,
     "turns": True,
     "swap": True,
@@ -185,7 +187,7 @@ def test_overfits_one_batch() -> None:
 def test_the_last_batch_counts_by_its_images(pairs: PairSet, run: Path, monkeypatch) -> None:
     """Batches of 40, 40 and 10 with losses 1, 2 and 6: the mean over images is 180 / 90."""
     losses = iter([1.0, 2.0, 6.0])
-    monkeypatch.setattr(descent, "train_step", lambda *arguments: next(losses))
+    monkeypatch.setattr(descent, "train_step", lambda *arguments, clip: next(losses))
     sizes: list[int] = []
     config = published(model_config={"width": 2}, epochs=1, batch_size=40)
     (line,) = Trainer(config, pairs, run, on_batch=sizes.append).train()
@@ -200,9 +202,9 @@ def test_the_schedule_is_applied_at_every_step(
     rates: list[float] = []
     step = descent.train_step
 
-    def spy(network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    def spy(network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor, **clip: Any) -> float:
         rates.append(optimizer.lr)
-        return step(network, loss, optimizer, x, y)
+        return step(network, loss, optimizer, x, y, **clip)
 
     monkeypatch.setattr(descent, "train_step", spy)
     config = published(
@@ -514,10 +516,13 @@ def test_a_late_loss_that_is_not_finite_names_its_batch_and_spoils_nothing(
     mine = Trainer(config, pairs, run)
     step, done = descent.late_step, 0
 
-    def poisoned(network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    def poisoned(
+        network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor, *, clip: float
+    ) -> Tensor:
         nonlocal done
         done += 1
-        return step(network, loss, optimizer, x, y * (torch.inf if done >= 7 else 1.0))
+        y = y * (torch.inf if done >= 7 else 1.0)
+        return step(network, loss, optimizer, x, y, clip=clip)
 
     monkeypatch.setattr(descent, "late_step", poisoned)
     with pytest.raises(Diverged, match=r"^the loss is (inf|nan) in epoch 2, batch 2, at lr 0\.1; "):
@@ -539,7 +544,7 @@ def test_a_late_loss_is_read_before_a_checkpoint(
     all_asynchronous(monkeypatch, 25)
     seconds = 0.0 if cause == "checkpoint" else 60.0
     mine = Trainer(published(**TINY, checkpoint_seconds=seconds), pairs, run)
-    monkeypatch.setattr(descent, "late_step", lambda *arguments: torch.tensor(torch.nan))
+    monkeypatch.setattr(descent, "late_step", lambda *arguments, clip: torch.tensor(torch.nan))
     mine.stop = cause == "stop"
     with pytest.raises(Diverged, match="the loss is nan in epoch 1, batch 1, "):
         mine.train()
@@ -744,10 +749,12 @@ def test_a_parameter_that_is_not_finite_is_never_saved(make_set, run: Path, monk
         mine = Trainer(config, pairs, run.with_name(name))
         done = 0
 
-        def poisoned(network: Any, *rest: Any, at: int = at, mine: Trainer = mine) -> float:
+        def poisoned(
+            network: Any, *rest: Any, clip: float, at: int = at, mine: Trainer = mine
+        ) -> float:
             nonlocal done
             done += 1
-            value = step(network, *rest)
+            value = step(network, *rest, clip=clip)
             if done == at:
                 network.param()[2][0].view(-1)[0] = torch.inf
                 mine.stop = at == 7
@@ -766,10 +773,10 @@ def test_scores_that_are_not_finite_are_never_saved(pairs: PairSet, run: Path, m
     step = descent.train_step
     done = 0
 
-    def poisoned(network: Any, *rest: Any) -> float:
+    def poisoned(network: Any, *rest: Any, clip: float) -> float:
         nonlocal done
         done += 1
-        value = step(network, *rest)
+        value = step(network, *rest, clip=clip)
         if done == 10:
             for weights, _ in network.param():
                 weights.mul_(0).add_(3e38).view(-1)[::2] = -3e38
