@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.data import photographs
+from n2n.data.crops import channels_first, random_corner
 from n2n.data.folder import require_free, require_outside
 from n2n.data.format import Provenance
 from n2n.data.make import Made, Recipe, Scene, inspect_all, make_set
-from n2n.data.noise import channels_first, random_corner
 from n2n.data.parallel import Progress
 from n2n.data.photographs import Found, Photograph, Skipped
 from n2n.errors import PairSetError

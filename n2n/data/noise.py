@@ -20,12 +20,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.data.batches import Pixels
+from n2n.data.crops import (
+    UInt8,
+    block_means,
+    channels_first,
+    pick_pixels,
+    random_corner,
+    random_crops,
+)
 from n2n.data.overlay import write_over
 from n2n.errors import InvalidValue
 
 __all__ = ["Gaussian", "Impulse", "NoiseModel", "Poisson", "Subsample", "Text", "parse_noise"]
 
-UInt8: TypeAlias = NDArray[np.uint8]
 Float32: TypeAlias = NDArray[np.float32]
 
 MAX_PEAK = 1e6
@@ -105,27 +112,38 @@ class Subsample(NoiseModel):
         self, photographs: tuple[UInt8, ...], count: int, size: int, rng: np.random.Generator
     ) -> tuple[UInt8, ...]:
         (photograph,) = photographs
-        height, width, channels = photograph.shape
+        pairs = np.empty((3, count, size, size, photograph.shape[2]), np.uint8)
+        for i in range(count):
+            square = self._square(photograph, size, rng)
+            pairs[:2, i] = pick_pixels(*square, rng)
+            pairs[2, i] = block_means(*square)
+        return tuple(channels_first(view) for view in pairs)
+
+    def draw(
+        self, photograph: UInt8, count: int, size: int, rng: np.random.Generator, *, clipped: bool
+    ) -> tuple[UInt8, UInt8]:
+        views = np.empty((2, count, size, size, photograph.shape[2]), np.uint8)
+        for i in range(count):
+            views[:, i] = pick_pixels(*self._square(photograph, size, rng), rng)
+        return channels_first(views[0]), channels_first(views[1])
+
+    def _square(
+        self, photograph: UInt8, size: int, rng: np.random.Generator
+    ) -> tuple[UInt8, int, int]:
+        """A random part of a photograph (H, W, C), S, and the side s of its blocks.
+
+        → (S·s, S·s, C).
+        """
+        height, width, _ = photograph.shape
         largest = min(height, width) // size
         if largest < 2:
             raise InvalidValue(
                 f"subsample needs photographs of at least {2 * size} pixels a side for crops of "
                 f"{size}; found {width} × {height}"
             )
-        pairs = np.empty((3, count, size, size, channels), np.uint8)
-        for i in range(count):
-            scale = int(rng.integers(largest // 2 + 1, largest + 1))
-            top, left = random_corner(photograph.shape, size * scale, rng)
-            square = photograph[top : top + size * scale, left : left + size * scale]
-            pairs[:2, i] = pick_pixels(square, size, scale, rng)
-            pairs[2, i] = block_means(square, size, scale)
-        return tuple(channels_first(view) for view in pairs)
-
-    def draw(
-        self, photograph: UInt8, count: int, size: int, rng: np.random.Generator, *, clipped: bool
-    ) -> tuple[UInt8, UInt8]:
-        first, second, _ = self.sample((photograph,), count, size, rng)
-        return first, second
+        scale = int(rng.integers(largest // 2 + 1, largest + 1))
+        top, left = random_corner(photograph.shape, size * scale, rng)
+        return photograph[top : top + size * scale, left : left + size * scale], size, scale
 
 
 @dataclass(frozen=True)
@@ -260,46 +278,6 @@ def require_range(
     if not math.isfinite(value) or value > high or value < low or (value == low and not low_is_in):
         begin = "from" if low_is_in else "above"
         raise InvalidValue(f"{what} must be {begin} {low:g} to {high:g}; found {value:g}")
-
-
-def random_corner(shape: tuple[int, ...], side: int, rng: np.random.Generator) -> tuple[int, int]:
-    """Top and left of a square of `side` pixels at a uniformly random place.   shape: (H, W, …)."""
-    return int(rng.integers(shape[0] - side + 1)), int(rng.integers(shape[1] - side + 1))
-
-
-def random_crops(photograph: UInt8, count: int, size: int, rng: np.random.Generator) -> UInt8:
-    """Crops of a photograph (H, W, C) at random places.   → (N, C, S, S)."""
-    crops = np.empty((count, size, size, photograph.shape[2]), np.uint8)
-    for i in range(count):
-        top, left = random_corner(photograph.shape, size, rng)
-        crops[i] = photograph[top : top + size, left : left + size]
-    return channels_first(crops)
-
-
-def pick_pixels(square: UInt8, size: int, scale: int, rng: np.random.Generator) -> UInt8:
-    """Two views of one random pixel a block.   (S·s, S·s, C) → (2, S, S, C)."""
-    inside = rng.integers(0, scale * scale, (2, size, size))
-    corner = np.arange(size) * scale
-    rows = corner[:, None] + inside // scale
-    columns = corner + inside % scale
-    picked: UInt8 = square[rows, columns]
-    return picked
-
-
-def block_means(square: UInt8, size: int, scale: int) -> UInt8:
-    """The mean of each s × s block, rounded to the nearest, halves up.   → (S, S, C)."""
-    small = np.uint16 if scale <= 257 else np.uint32  # 257 · 255 is the largest uint16
-    channels = square.shape[2]
-    strips = square.reshape(size, scale, -1).sum(1, dtype=small)  # (S, S·s·C)
-    sums = strips.reshape(size, size, scale, channels).sum(2, dtype=np.uint64)
-    area = scale * scale
-    means: UInt8 = ((2 * sums + area) // (2 * area)).astype(np.uint8)
-    return means
-
-
-def channels_first(images: UInt8) -> UInt8:
-    """(N, H, W, C) → contiguous (N, C, H, W)."""
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
 def to_uint8(values: Pixels) -> UInt8:

@@ -20,7 +20,8 @@ import numpy as np
 
 from n2n.data import photographs
 from n2n.data.batches import WHOLE, Pair, Share, Window, iterate, require_batch_size
-from n2n.data.noise import NoiseModel, UInt8
+from n2n.data.crops import UInt8
+from n2n.data.noise import NoiseModel
 from n2n.data.photographs import Photograph
 from n2n.errors import InvalidValue, PairSetError
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from n2n.data import Gaussian, Impulse, Poisson, Subsample, Text, parse_noise
-from n2n.data.noise import block_means
+from n2n.data.crops import block_means
 from n2n.errors import InvalidValue
 
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from n2n.data import Gaussian, Subsample
+from n2n.data import Gaussian, Impulse, Poisson, Subsample
 from n2n.data import photographs as files
+from n2n.data.batches import WHOLE, Share
 from n2n.data.photographs import Photograph
 from n2n.data.stream import Stream
 from n2n.errors import ImageError, InvalidValue, PairSetError
@@ -32,9 +33,18 @@ def make(photographs: tuple[Photograph, ...], rows: int = 500, sigma: float = 2.
     return Stream(photographs, Gaussian(sigma, sigma), (3, 8, 8), rows)
 
 
-def epoch_of(stream: Stream, epoch: int = 0, seed: int = 1, start: int = 0, limit: int = 1 << 30):
+def epoch_of(
+    stream: Stream,
+    epoch: int = 0,
+    seed: int = 1,
+    start: int = 0,
+    limit: int = 1 << 30,
+    share: Share = WHOLE,
+):
     return list(
-        stream.batches(batch_size=32, seed=seed, epoch=epoch, start=start, memory_limit=limit)
+        stream.batches(
+            batch_size=32, seed=seed, epoch=epoch, start=start, memory_limit=limit, share=share
+        )
     )
 
 
@@ -96,9 +106,80 @@ def test_the_digest_follows_what_is_drawn(flat) -> None:
         make(flat, 501).digest,
         make(flat, sigma=3.0).digest,
         make(flat[1:]).digest,
+        Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, clipped=True).digest,
     }
-    assert len(digests) == 4
+    assert len(digests) == 5
     assert make(flat).digest in digests
+
+
+@pytest.mark.parametrize("limit", [1, 100_000, 1 << 30])
+def test_shares_make_up_the_batches(flat, limit: int) -> None:
+    """333 rows: the last batch has 13, which are 4, 4 and 5."""
+    stream = make(flat, 333)
+    whole = epoch_of(stream, 2, limit=limit)
+    parts = [epoch_of(stream, 2, limit=limit, share=Share(rank, 3)) for rank in range(3)]
+    for view in (0, 1):
+        for batch, shares in zip(whole, zip(*parts, strict=True), strict=True):
+            np.testing.assert_array_equal(
+                batch[view], np.concatenate([share[view] for share in shares])
+            )
+    assert [len(part[-1][0]) for part in parts] == [4, 4, 5]
+
+
+@pytest.mark.parametrize("limit", [1, 3 * 20 * 30 * 2 + 2 * 192 * 4 * 4, 1 << 30])
+def test_photographs_stay_decoded_as_far_as_memory_goes(flat, monkeypatch, limit: int) -> None:
+    """None of them, some, all: each kept one is read once, whatever the number of epochs."""
+    read: list[str] = []
+    decode = files.read_pixels
+    monkeypatch.setattr(
+        files,
+        "read_pixels",
+        lambda photograph, **more: (read.append(photograph.name), decode(photograph, **more))[1],
+    )
+    stream = make(flat, 400)
+    for epoch in range(3):
+        epoch_of(stream, epoch, limit=limit)
+    kept = sum(pixels.nbytes for pixels in stream._decoded.values())
+    assert kept <= limit
+    again = Counter(read)
+    assert sum(count == 1 for count in again.values()) == len(stream._decoded)
+    assert len(stream._decoded) == {1: 0, 1 << 30: 5}.get(limit, len(stream._decoded))
+
+
+def test_noise_is_not_clipped_unless_asked_for(flat) -> None:
+    """Black under clipped noise is brighter than black: its mean is σ/√(2π)."""
+    black = (flat[0],)  # of level 10
+    means = {}
+    for clipped in (False, True):
+        stream = Stream(black, Gaussian(40, 40), (3, 8, 8), 2000, clipped)
+        x, y = (np.concatenate(views) for views in zip(*epoch_of(stream), strict=True))
+        assert x.dtype == y.dtype == (np.uint8 if clipped else np.float32)
+        means[clipped] = (float(x.mean()), float(y.mean()))
+    assert means[False] == pytest.approx((10, 10), abs=0.3)
+    assert min(means[True]) > 18
+    masks = Stream(flat, Impulse(0.5), (3, 8, 8), 10)
+    assert all(view.dtype == np.uint8 for pair in epoch_of(masks) for view in pair)
+
+
+def test_a_set_and_a_stream_have_the_same_noise(flat) -> None:
+    """Without clipping, rounded and clipped afterwards, it is what clipping gives."""
+    streams = [Stream(flat, Gaussian(5, 60), (3, 8, 8), 100, clipped) for clipped in (False, True)]
+    for beyond, within in zip(*map(epoch_of, streams), strict=True):
+        for found, expected in zip(beyond, within, strict=True):
+            np.testing.assert_array_equal(np.clip(np.rint(found), 0, 255), expected)
+
+
+@pytest.mark.parametrize("noise", [Subsample(), Gaussian(5, 5), Poisson(20), Impulse(0.2)])
+def test_a_draw_is_a_sample_without_the_clean_image(photographs: Path, noise) -> None:
+    """The same moments: subsample draws its places in another order than for a set."""
+    pixels = files.decode((photographs / "0.png").read_bytes(), grey=False)
+    drawn = noise.draw(pixels, 400, 8, np.random.default_rng(1), clipped=True)
+    first, second, _ = noise.sample((pixels,), 400, 8, np.random.default_rng(2))
+    for view, expected in zip(drawn, (first, second), strict=True):
+        assert view.dtype == np.uint8
+        assert view.shape == expected.shape
+        assert view.mean() == pytest.approx(expected.mean(), abs=6)
+        assert view.std() == pytest.approx(expected.std(), rel=0.1)
 
 
 def test_a_photograph_that_changed_is_named(flat, tmp_path: Path) -> None:
