@@ -144,6 +144,10 @@ class TrainConfig:
             preset = PRESET_OF_MODEL.get(settings.get("model", ""), DEFAULT_PRESET)
         _require_among("preset", preset, PRESETS)
         base = cls(**{"preset": preset, **PRESETS[preset]})
+        if settings.get("model", base.model) != base.model:
+            base = replace(base, model=settings["model"], model_config={})
+        if "model_config" in settings:
+            settings["model_config"] = {**base.model_config, **settings["model_config"]}
         config = replace(base, **settings)
         if "lr" not in settings and (base.optimizer == "sgd") != (config.optimizer == "sgd"):
             raise InvalidValue(

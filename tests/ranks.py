@@ -13,7 +13,7 @@ import torch
 
 from n2n import evaluation, pipeline
 from n2n.config import TrainConfig
-from n2n.data import PairSet
+from n2n.data import PairSet, stream_from
 from n2n.errors import N2NError
 from n2n.peers import LOOPBACK, Meeting, Peers
 from n2n.trainer import Trainer
@@ -153,6 +153,7 @@ def train(
     kind: type[TrainConfig] = TrainConfig,
     at: dict[int, Callable[[Trainer], None]] | None = None,
     asynchronous: bool = False,
+    photographs: Path | None = None,
 ) -> dict[str, Any]:
     """Train to the end; only rank 0 may touch runs/"run".
 
@@ -169,9 +170,10 @@ def train(
             at[done](trainer)
 
     leads = peers is None or peers.leads
+    found = PairSet.open(pairs)
     trainer = Trainer(
         kind.of("published", **settings),
-        PairSet.open(pairs),
+        found if photographs is None else stream_from(found, photographs)[0],
         runs / ("run" if leads else "nothing"),
         on_batch=on_batch,
         asynchronous=asynchronous,

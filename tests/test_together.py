@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from ranks import Die, Double, Explode, Stop, together, train
 
 from n2n.config import TrainConfig
@@ -97,6 +98,21 @@ def test_any_number_of_processes_gives_the_same_weights(
         assert [line["workers"] for line in metrics] == [size, size]
         assert all(0 <= line["reduce_seconds"] <= line["compute_seconds"] for line in metrics)
         assert sorted(path.name for path in runs.iterdir()) == ["run"]
+
+
+def test_pairs_that_are_drawn_are_shared(
+    pairs: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """61 rows an epoch from two photographs: each process draws all and trains on its own."""
+    folder = tmp_path_factory.mktemp("photographs")
+    for seed in range(2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (12, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}.png")
+    settings = {**SGD, "ema": 0.9}
+    drawn = partial(train, kind=Double, photographs=folder)
+    (whole,) = together(1, drawn, settings, pairs, tmp_path / "one")
+    for one in together(2, drawn, settings, pairs, tmp_path / "two"):
+        assert_close(one, whole, 1e-9)
 
 
 def train_alone(settings: dict[str, Any], pairs: Path, runs: Path) -> dict[str, Any]:

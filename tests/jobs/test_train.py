@@ -14,10 +14,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from click.testing import CliRunner, Result
+from PIL import Image
 from safetensors.torch import load_file
 
 from jobs.train import epoch_line, main, parse_setting
@@ -359,6 +361,40 @@ def test_fine_tuning_from_a_model_file(make_set) -> None:
     assert settings_of()["model_config"] == {"channels": 3, "width": 2}
     assert settings_of()["start"] == hashlib.sha256(Path(model).read_bytes()).hexdigest()
     assert result_of("run") == result_of("whole")
+
+
+def test_pairs_drawn_from_photographs(make_set) -> None:
+    """Stopped after an epoch and resumed, from a folder of another name: as uninterrupted."""
+    make_set()
+    Path("photographs").mkdir()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(f"photographs/{seed}.png")
+    options = ["--preset", "published", "--set", "width=2", "--threads", "1", "--images", "45"]
+    whole = run("set", "--run", "whole", "--stream-from", "photographs", "--epochs", "2", *options)
+    assert whole.exit_code == 0, whole.stderr
+    assert "45 pairs an epoch from 3 photographs; left out: 0 that validation has" in whole.stderr
+    assert "on 45 pairs" in whole.stderr
+    begun = run("set", "--run", "run", "--stream-from", "photographs", "--epochs", "1", *options)
+    assert begun.exit_code == 0
+    Path("photographs").rename("moved")
+    lost = run("set", "--run", "run", "--stream-from", "photographs", "--epochs", "2", *options)
+    assert lost.exit_code == 2
+    assert "photographs: expected a folder of photographs; there is nothing" in lost.stderr
+    result = run("set", "--run", "run", "--stream-from", "moved", "--epochs", "2", *options)
+    assert result.exit_code == 0, result.stderr
+    assert result_of("run") == result_of("whole")
+    other = run("set", "--run", "run", "--stream-from", "moved", *options[:-1], "46")
+    assert other.exit_code == 2
+    assert "belongs to the pair set set" in other.stderr
+
+
+@pytest.mark.parametrize("option", [["--images", "5"], ["--clip-noise"]])
+def test_options_of_a_stream_ask_for_one(make_set, option: list[str]) -> None:
+    make_set()
+    result = run("set", "--run", "run", *option, *SHORT)
+    assert result.exit_code == 2
+    assert "name a folder, or leave them out" in result.stderr
 
 
 def test_an_early_end_is_said(make_set) -> None:

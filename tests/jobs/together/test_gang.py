@@ -13,11 +13,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import ray
 import torch
 from click.testing import CliRunner, Result
 from clusters import RayCluster, processes_of
+from PIL import Image
 from safetensors.torch import load_file
 
 from jobs import train
@@ -182,6 +184,29 @@ def test_two_workers_and_one(trained: tuple[Path, Result], pairs: Path) -> None:
     again = run("set", "--run", str(pairs / "run"), *OPTIONS, *nowhere)
     assert again.exit_code == 0
     assert "the run is complete: 3 epochs done" in again.stderr
+
+
+@pytest.mark.ray
+def test_two_workers_draw_and_begin_as_one_does(
+    ray_cluster: RayCluster, pairs: Path, folder: Path
+) -> None:
+    """--from, --stream-from and --ema: a model file and photographs that the workers must find."""
+    (folder / "photographs").mkdir()
+    for seed in range(3):
+        pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / "photographs" / f"{seed}.png")
+    options = ["set", "--from", str(pairs / "run" / "model.safetensors"), "--preset", "published"]
+    options += ["--stream-from", "photographs", "--images", "50", "--epochs", "2"]
+    options += ["--batch-size", "7", "--ema", "0.9", "--device", "cpu"]
+    two = run(*options, "--run", "two", *on(ray_cluster))
+    assert two.exit_code == 0, two.output
+    one = run(*options, "--run", "one", "--threads", "1")
+    assert one.exit_code == 0, one.output
+    assert "50 pairs an epoch from 3 photographs; left out: 0 that" in one.stderr
+    assert curve("two") == pytest.approx(curve("one"), rel=1e-4)
+    for name, value in load_file("one/checkpoints/last.safetensors").items():
+        found = load_file("two/checkpoints/last.safetensors")[name]
+        torch.testing.assert_close(found, value, rtol=0, atol=1e-4)
 
 
 @pytest.mark.ray
