@@ -57,6 +57,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "flips": False,
         "swap": False,
     },
+    "best": {
+        "model_config": {"width": 96, "hidden": 192},
+        "epochs": 40,
+        "warmup": 1.0,
+        "ema": 0.999,
+        "clip": 1.0,
+        "turns": True,
+    },
 }
 PRESET_OF_MODEL = {"seed": "published"}  # of all others: the default
 

@@ -285,14 +285,20 @@ class RunDirectory:
         for name in {**found, **wanted}:
             if name == "digest" and found.get(name) != wanted.get(name):
                 raise RunConflict(
-                    f"{self.path}: belongs to the pair set {found.get('set')}, asked to train on "
-                    f"{wanted.get('set')}, which differs; choose another --run"
+                    f"{self.path}: belongs to the pair set {_set_of(found)}, asked to train on "
+                    f"{_set_of(wanted)}, which differs; choose another --run"
                 )
             if name not in may_change and found.get(name) != wanted.get(name):
                 raise RunConflict(
                     f"{self.path}: holds a run with {name} {found.get(name)}, asked for "
                     f"{wanted.get(name)}; choose another --run, or the settings in config.yaml"
                 )
+
+
+def _set_of(settings: dict[str, Any]) -> str:
+    folder = settings.get("stream_from")
+    drawn = f" with pairs drawn from {folder}" if folder else ""
+    return f"{settings.get('set')}{drawn}"
 
 
 def _lock(descriptor: int) -> bool:

@@ -63,8 +63,28 @@ def test_fast_is_the_default() -> None:
 def test_settings_replace_the_presets(name: str) -> None:
     config = TrainConfig.of(name, epochs=3, flips=True, model_config={"width": 2})
     preset = TrainConfig.of(name)
-    assert (config.epochs, config.flips, config.model_config) == (3, True, {"width": 2})
-    assert config == dataclasses.replace(preset, epochs=3, flips=True, model_config={"width": 2})
+    assert (config.epochs, config.flips) == (3, True)
+    assert config.model_config == {**preset.model_config, "width": 2}
+    assert config == dataclasses.replace(
+        preset, epochs=3, flips=True, model_config=config.model_config
+    )
+
+
+def test_another_architecture_has_none_of_the_presets_settings() -> None:
+    """`best` widens the default network; --set changes one of its settings, or all."""
+    best = TrainConfig.of("best")
+    assert best.model_config.keys() == {"width", "hidden"}
+    assert TrainConfig.of("best", model="unet").model_config == {}
+    assert TrainConfig.of("best", model="unet", model_config={"depth": 1}).model_config == {
+        "depth": 1
+    }
+    assert TrainConfig.of("best", model_config={"blocks": 4}).model_config == {
+        **best.model_config,
+        "blocks": 4,
+    }
+    assert (best.turns, best.flips, best.swap) == (True, True, True)
+    assert 0 < best.ema < 1
+    assert best.clip > 0
 
 
 @pytest.mark.parametrize("model", models.architectures())
@@ -163,7 +183,7 @@ def test_the_seed_draws_the_weights() -> None:
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds must be .* got -1"),
         ({"seed": -1}, r"seed must be from 0 to 2\^64 - 1, got -1"),
         ({"seed": 1 << 64}, "seed must be .* got 18446744073709551616"),
-        ({"preset": "slow"}, "preset must be one of fast, published, got 'slow'"),
+        ({"preset": "slow"}, "preset must be one of fast, published, best, got 'slow'"),
         ({"model": "resnet"}, "model must be one of .*, got 'resnet'"),
         ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, got 'lion'"),
         ({"schedule": "x"}, "schedule must be one of constant, step, cosine, got 'x'"),

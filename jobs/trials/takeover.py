@@ -33,7 +33,9 @@ RESAMPLED = 0.25  # of the settings that may change, the others are scaled
 FACTORS = (0.8, 1.2)
 
 # What may change between epochs: nothing that the weights' shapes or the optimiser's state rest on.
-CHANGES = frozenset({"lr", "weight_decay", "batch_size", "loss", "flips", "turns", "swap", "decay"})
+CHANGES = frozenset(
+    {"lr", "weight_decay", "batch_size", "loss", "flips", "turns", "swap", "decay", "clip"}
+)
 
 
 @dataclass(frozen=True)

@@ -386,7 +386,7 @@ def test_pairs_drawn_from_photographs(make_set) -> None:
     assert result_of("run") == result_of("whole")
     other = run("set", "--run", "run", "--stream-from", "moved", *options[:-1], "46")
     assert other.exit_code == 2
-    assert "belongs to the pair set set" in other.stderr
+    assert "pair set set with pairs drawn from moved, asked to train on set with" in other.stderr
 
 
 @pytest.mark.parametrize("option", [["--images", "5"], ["--clip-noise"]])
@@ -475,7 +475,7 @@ def test_no_fast_bf16(make_set, monkeypatch) -> None:
         (["--checkpoint-seconds", "nan"], "checkpoint_seconds must be"),
         (["--decay", "0"], "decay must be above 0"),
         (["--warmup", "5"], "warmup must be below epochs (5)"),
-        (["--preset", "slow"], "preset must be one of fast, published, got 'slow'"),
+        (["--preset", "slow"], "preset must be one of fast, published, best, got 'slow'"),
         (["--preset", "published", "--optimizer", "adam"], "give the lr for adam, too"),
         (["--momentum", "0.9"], "momentum is sgd's"),
         (["--precision", "fp8"], "fp32, tf32, bf16, fp16, got 'fp8'"),
