@@ -244,7 +244,7 @@ def test_a_killed_driver(
         [sys.executable, "-W", "error", "-c", DRIVER, sweep.pairs.path, sweep.directory.path],
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2])),
             "TMPDIR": str(folder),
         },
         stdout=subprocess.PIPE,
