@@ -163,10 +163,10 @@ def test_curves_are_those_of_the_metrics(run: Path, page: Reader) -> None:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     psnr, errors, rate, speed = page.figures()[:4]
     traces = {trace["name"]: trace for trace in psnr["data"]}
-    of = traces["validation, against the clean images"]
+    of = traces["validation, mean against the clean images"]
     assert of["x"] == [1, 2, 3]
     assert of["y"] == [line["val"]["psnr"] for line in lines]
-    estimated = traces["validation, estimated from noisy pairs"]
+    estimated = traces["validation, pooled, estimated from noisy pairs"]
     assert estimated["y"] == [line["val"]["estimated_psnr"] for line in lines]
     loss = {trace["name"]: trace["y"] for trace in errors["data"]}
     assert loss["training, against its target"] == [line["train_loss"] for line in lines]
@@ -184,9 +184,9 @@ def test_scores_are_those_of_evaluate(run: Path, pairs: PairSet, page: Reader) -
     assert examined.is_whole
     assert float(examined.psnr.mean()) == pytest.approx(scores.psnr, abs=1e-5)
     assert np.mean(examined.errors) == pytest.approx(scores.mse, rel=1e-5)
-    assert f"{scores.psnr:.2f} dB PSNR against clean images" in swapped(page)
-    assert f"{scores.psnr:.2f} (" in page.text  # in the table, with its interval
-    assert f"{scores.input_psnr:.2f} (" in page.text
+    assert f"{scores.psnr:.2f} dB PSNR against clean images, mean" in swapped(page)
+    assert f"{scores.psnr:.2f} [" in page.text  # in the table, with its interval
+    assert f"{scores.input_psnr:.2f} [" in page.text
 
 
 def swapped(page: Reader) -> str:

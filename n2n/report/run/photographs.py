@@ -25,6 +25,7 @@ PHOTOS = Path("data/photos")  # of a clone, where no folder is named
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 MOST = 4
 LONGEST = 1024  # pixels a side
+SMALLER = 4  # how much so what is made by picking pixels: the noise is larger, the wider it picks
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def _try(
 ) -> Tried:
     random = np.random.default_rng([0, number])
     if isinstance(noise, Subsample):  # which makes a photograph smaller
-        side = min(*pixels.shape[:2], 2 * LONGEST) // 2
+        side = min(*pixels.shape[:2], SMALLER * LONGEST) // SMALLER
         noisy, clean = (
             image[0].transpose(1, 2, 0) for image in _subsample(noise, pixels, side, random)
         )
