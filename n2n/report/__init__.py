@@ -43,10 +43,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """A page, and the figures for papers, which are drawn when they are written."""
+    """A page, and the figures for papers, which are drawn when they are written.
+
+    retired: names of figures that are not among these, but may be left of an earlier report.
+    """
 
     page: "Page"
     figures: Sequence["Figure"] = ()
+    retired: Sequence[str] = ()
 
 
 def kind_of(path: Path) -> str:
@@ -78,6 +82,9 @@ def report(
     folder = path / "report" if out is None else out
     for figure in made.figures:
         figure.write(folder / "figures")
+    for name in made.retired:
+        for kind in ("png", "svg"):
+            (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     if not page:
         return folder / "figures"
     made.page.write(folder / "index.html")

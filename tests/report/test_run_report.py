@@ -348,6 +348,7 @@ def test_a_set_that_is_gone_and_one_that_was_moved(
     config = (copy / "config.yaml").read_text().replace(str(pairs.path), "/gone/for/ever")
     (copy / "config.yaml").write_text(config)
     page = read(report(copy, options=Options(peers=False)))
+    assert not (copy / "report/figures/residuals.png").exists()  # of the set that is gone
     assert "/gone/for/ever: expected the folder of a pair set; there is nothing" in absent(page)
     assert len(page.figures()) == 4  # curves alone
     moved = read(report(copy, options=Options(pairs=pairs.path, peers=False)))
@@ -356,6 +357,33 @@ def test_a_set_that_is_gone_and_one_that_was_moved(
     found = CliRunner().invoke(main, [str(copy), "--set", str(other.path)])
     assert found.exit_code == 2
     assert "expected the set of digest" in found.stderr
+
+
+def test_a_run_whose_pairs_were_drawn_from_photographs(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    digest = json.loads((run / "provenance.jsonl").read_text().splitlines()[0])["set"]["digest"]
+    config = (copy / "config.yaml").read_text().replace(digest, "0" * 64)
+    (copy / "config.yaml").write_text(f"{config}stream_from: photos\n")
+    lines = [json.loads(line) for line in (run / "provenance.jsonl").read_text().splitlines()]
+    lines[0]["set"]["stream"] = {
+        "folder": "/the/photos",
+        "noise": "gaussian:20",
+        "photographs": [["a.jpg", "1" * 64]],
+    }
+    text = "".join(f"{json.dumps(line)}\n" for line in lines)
+    (copy / "provenance.jsonl").write_text(text)
+    page = read(report(copy, options=Options(peers=False)))
+    assert "on 60 pairs an epoch, drawn from photographs, of 8 × 8" in page.text
+    assert "/the/photos" in page.text
+    assert "Not checked:" in page.text
+
+
+def test_a_run_that_ended_early(run: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    config = (copy / "config.yaml").read_text().replace("epochs: 3", "epochs: 9")
+    (copy / "config.yaml").write_text(config)
+    assert "3 of 9 epochs" in (text := read(report(copy, options=Options(peers=False))).text)
+    assert "It ended early" in text
 
 
 def test_without_scikit_image(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,12 @@ def section(run: Run, examples: Examples | None, examined: Examination | None) -
                 )
             )
         blocks += extremes(run.network, examined)
+        if run.stream is not None:
+            why = (
+                "whether these pairs are those that epochs were scored on: the digest of a run "
+                "that draws its pairs is of its photographs, too."
+            )
+            blocks.append(Absent("Not checked:", why))
         if run.pairs is not None and run.pairs.val is None:
             blocks.append(
                 Absent("Seen in training:", "the set has no validation pairs; these are its own.")

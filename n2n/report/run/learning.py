@@ -65,11 +65,7 @@ class Plot:
             )
             for item in self.series
         ]
-        y = (
-            axis(self.unit, type="log", exponentformat="power")
-            if self.is_logarithmic
-            else axis(self.unit)
-        )
+        y = axis(self.unit, type="log", tickformat="~g") if self.is_logarithmic else axis(self.unit)
         x = axis("epoch", tickformat="d", **({"dtick": 1} if len(self.epochs) <= 12 else {}))
         layout = {"xaxis": x, "yaxis": y, "shapes": [_mark(at) for at in self.resumed]}
         return Chart(self.title, traces, table, layout, self.note, height=360)

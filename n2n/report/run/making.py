@@ -86,6 +86,7 @@ def _ground(parts: Sequence[Part]) -> Sequence[Block]:
         ("pair set", str(found.get("path"))),
         ("digest of the set", str(found.get("digest"))),
         *rows,
+        *_stream(found.get("stream")),
         ("seed", (begin.get("settings") or {}).get("seed")),
         ("n2n", str(code.get("version"))),
         ("commit", _commit(code)),
@@ -98,6 +99,17 @@ def _ground(parts: Sequence[Part]) -> Sequence[Block]:
         *_machine(hardware),
     ]
     return [Facts(facts)]
+
+
+def _stream(stream: Mapping[str, Any] | None) -> list[tuple[str, Cell]]:
+    """Of training pairs that are drawn from photographs as they are needed."""
+    if stream is None:
+        return []
+    return [
+        ("photographs drawn from", str(stream.get("folder"))),
+        ("their number", len(stream.get("photographs") or ())),
+        ("noise drawn", str(stream.get("noise"))),
+    ]
 
 
 def _commit(code: Mapping[str, Any]) -> str:
