@@ -84,6 +84,12 @@ def parse_setting(text: str) -> tuple[str, int]:
     "[default: 2, or a part of what is free; a resumed run's own]",
 )
 @click.option("--checkpoint-seconds", type=float, help="Between checkpoints in an epoch.")
+@click.option(
+    "--snapshots",
+    default="1,10,25,50",
+    metavar="EPOCHS",
+    help="Whose models are kept in RUN/snapshots, for n2n report; '': none.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the last epoch's metrics as JSON.")
 def main(
     pairs: Path,
