@@ -16,6 +16,11 @@
     for (const place of document.querySelectorAll("[data-chart]")) {
       const figure = JSON.parse(document.getElementById(place.dataset.chart).textContent);
       Plotly.react(place, resolve(figure.data), resolve(figure.layout), settings);
+      place.removeAllListeners("plotly_click");
+      place.on("plotly_click", (event) => { // a point that belongs to a part of the page
+        const part = event.points[0].customdata;
+        if (part) location.hash = part;
+      });
     }
   };
   draw();
