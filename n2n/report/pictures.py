@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
 from n2n.report.page import Block
 
-__all__ = ["Picture", "PictureRow", "PictureTable", "Slider", "embed", "shrink"]
+__all__ = ["Drawn", "Picture", "PictureRow", "PictureTable", "Plate", "Slider", "embed", "shrink"]
 
 Pixels = NDArray[np.uint8]
 QUALITY = 88
@@ -52,6 +53,27 @@ def shrink(pixels: Pixels, longest: int) -> Pixels:
     image = PIL.Image.fromarray(pixels[:, :, 0] if channels == 1 else pixels)
     image.thumbnail((longest, longest), PIL.Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(image.height, image.width, channels)
+
+
+@dataclass(frozen=True)
+class Plate(Block):
+    """A picture by itself, its pixels shown as squares if it is small."""
+
+    caption: str
+    picture: Picture
+    note: str = ""
+    template: ClassVar[str] = "plate.html.jinja"
+
+
+@dataclass(frozen=True)
+class Drawn(Block):
+    """A drawing of matplotlib as a part of the page, in the page's colours."""
+
+    caption: str
+    svg: Markup
+    alt: str
+    note: str = ""
+    template: ClassVar[str] = "drawn.html.jinja"
 
 
 @dataclass(frozen=True)

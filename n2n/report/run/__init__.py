@@ -3,23 +3,106 @@
 from pathlib import Path
 
 from n2n.report import Options, Report
-from n2n.report.blocks import Table
-from n2n.report.charts import COLOURS, Chart, axis, line
-from n2n.report.page import Page, Section
-from n2n.run import RunDirectory
+from n2n.report.page import Page
+from n2n.report.run import (
+    architecture,
+    comparison,
+    examples,
+    learning,
+    making,
+    photographs,
+    residuals,
+)
+from n2n.report.run.examination import examine
+from n2n.report.run.examples import Examples
+from n2n.report.run.reading import Run, read_run
 
 __all__ = ["make"]
 
 
 def make(path: Path, options: Options) -> Report:
-    """The report of the run at `path`."""
-    settings = RunDirectory(path).read_settings()
-    epochs, values = [1, 2, 3], [20.0, 21.0, 21.5]
-    chart = Chart(
-        "PSNR over epochs",
-        [line("validation", epochs, values, COLOURS[0])],
-        Table("PSNR", ["epoch", "PSNR [dB]"], list(zip(epochs, values, strict=True))),
-        {"xaxis": axis("epoch"), "yaxis": axis("PSNR [dB]")},
+    """The report of the run at `path`.
+
+    InvalidValue for a set or a folder that `options` name and that cannot be used.
+    """
+    run = read_run(path, options.pairs)
+    structure = architecture.structure_of(run)
+    shown = examined = None
+    if run.network is not None and run.split is not None:
+        shown, examined = Examples(run), examine(run.network, run.split)
+    sections = [
+        learning.section(run),
+        examples.section(run, shown, examined),
+        photographs.section(run, options.photos),
+        comparison.section(run, peers=options.peers, threads=options.threads),
+        residuals.section(run, examined),
+        architecture.section(run, structure),
+        making.section(run),
+    ]
+    figures = [
+        *architecture.figures(structure),
+        *learning.figures(run),
+        *examples.figures(shown),
+        *residuals.figures(run, examined),
+    ]
+    page = Page("Run", run.name, sections, _summary(run), _highlights(run))
+    return Report(page, figures)
+
+
+def _summary(run: Run) -> str:
+    settings = run.settings
+    words = [
+        f"The network {settings.get('model')}, {run.epochs} of {settings.get('epochs')} epochs"
+    ]
+    noise = run.model.get("noise")
+    if run.pairs is not None:
+        words.append(f"on {run.pairs.train.rows:,} pairs of {_size(run.pairs.shape)}")
+    words.append(f"with the noise {noise}" if noise else "with noise of unknown kind")
+    text = ", ".join(words) + "."
+    if not run.has_finished:
+        text += f" It has not reached its end: {_state(run)}."
+    return text
+
+
+def _state(run: Run) -> str:
+    if not run.parts:
+        return "it was stopped, or still goes on"
+    end = run.parts[-1].end
+    if end is None:
+        return "it goes on, or its process was killed"
+    return f"its last part ended as {end['outcome']}" + (
+        f" ({end['reason']})" if end.get("reason") else ""
     )
-    page = Page("Run", path.name, [Section("learning", "Learning", [chart])], str(settings["set"]))
-    return Report(page)
+
+
+def _size(shape: tuple[int, int, int]) -> str:
+    channels, height, width = shape
+    kind = {1: "grey", 3: "colour"}.get(channels, f"{channels} channels")
+    return f"{height} × {width} pixels, {kind}"
+
+
+def _highlights(run: Run) -> list[tuple[str, str]]:
+    """The numbers that are read first; those that are not known are left out."""
+    scores = run.model.get("scores") or {}
+    found = []
+    for name, text in (
+        ("psnr", "PSNR against clean images"),
+        ("estimated_psnr", "PSNR estimated from noisy pairs"),
+        ("input_psnr", "PSNR of the noisy input"),
+    ):
+        if scores.get(name) is not None:
+            found.append((f"{scores[name]:.2f} dB", text))
+    if scores.get("ssim") is not None:
+        found.append((f"{scores['ssim']:.4f}", "SSIM"))
+    if run.network is not None:
+        count = sum(value.numel() for value, _ in run.network.param())
+        found.append((f"{count:,}", "parameters"))
+    if run.metrics:
+        found.append((_clock(making.seconds(run)), "of training and validation"))
+    return found
+
+
+def _clock(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
