@@ -28,3 +28,4 @@ class Bars(Block):
     bars: Sequence[Bar]
     note: str = ""
     template: ClassVar[str] = "bars.html.jinja"
+    styles: ClassVar[tuple[str, ...]] = ("bars.css",)

@@ -24,8 +24,8 @@ class Chart(Block):
     """A chart. traces, layout: plotly's, as JSON values; layout is added to the page's own.
 
     A trace's customdata, where it is text, is the key of what a click on its points leads to.
-    table: the same values for those who cannot see or point; height: pixels. needs_eval: of
-    kinds of traces that draw by WebGL.
+    table: the same values for those who cannot see or point; height: pixels. Traces
+    that draw by WebGL are no good: plotly makes code of strings for them, which a page forbids.
     """
 
     title: str
@@ -34,7 +34,6 @@ class Chart(Block):
     layout: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     height: int = 320
-    needs_eval: bool = False
     template: ClassVar[str] = "chart.html.jinja"
     scripts: ClassVar[tuple[str, ...]] = ("plotly", "charts.js")
 

@@ -22,7 +22,7 @@ from n2n.storage import LocalFolder, is_uri, open_storage
 __all__ = ["Card", "Gallery", "image_section"]
 
 MOST = 2000  # images
-PAGE_BYTES = 15_000_000  # of all pictures, as text
+PAGE_BYTES = 16_000_000  # of all pictures, as text
 SIDES = (96, 256)  # of a crop, in pixels
 BYTES_A_PIXEL = 0.7  # of both pictures of a crop
 ALONE = 64  # images, up to which other processes are not worth their start
@@ -57,7 +57,8 @@ class Gallery(Block):
     cards: Sequence[Card]
     flag: str
     template: ClassVar[str] = "gallery.html.jinja"
-    scripts: ClassVar[tuple[str, ...]] = ("gallery.js",)  # type: ignore[misc]  # of all
+    styles: ClassVar[tuple[str, ...]] = ("controls.css", "gallery.css")
+    scripts: ClassVar[tuple[str, ...]] = ("gallery.js",)
 
 
 def image_section(

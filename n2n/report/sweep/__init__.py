@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from n2n.report import Options, Report
-from n2n.report.blocks import Absent, Cell, Command, Facts, Table, Text
+from n2n.report.blocks import Absent, Cell, Columns, Command, Facts, Table, Text
 from n2n.report.page import Block, Page, Section
 from n2n.report.sweep.account import Account, text_of
 from n2n.report.sweep.charts import cost, curves, importance_bars
@@ -93,7 +93,7 @@ def _settings(account: Account) -> Section:
     if account.varying:
         blocks.append(coordinates(account))
     if account.importance:
-        blocks += [Text(IMPORTANCE), importance_bars(account), _groups(account)]
+        blocks += [Text(IMPORTANCE), Columns([importance_bars(account), _groups(account)])]
     else:
         blocks.append(Absent("Importance of settings", "cannot be told from so few trials."))
     if any(trial.inherits for trial in account.trials):

@@ -43,8 +43,13 @@ class Account:
 
     @property
     def metric_name(self) -> str:
-        """For a reader, with the unit."""
-        return NAMES[self.metric] + ("" if self.metric == "loss" else " [dB]")
+        """For a reader."""
+        return NAMES[self.metric]
+
+    @property
+    def metric_axis(self) -> str:
+        """With the unit."""
+        return self.metric_name + ("" if self.metric == "loss" else " [dB]")
 
     def shown(self, found: float | None) -> float | None:
         """A score for a reader: of errors, the lower is the better."""

@@ -12,6 +12,8 @@ from n2n.sweep import Trial
 
 __all__ = ["cost", "curves", "front", "importance_bars"]
 
+MANY = 100  # trials
+
 
 def cost(account: Account) -> Chart:
     """The best score of each trial against the seconds that it trained."""
@@ -51,7 +53,7 @@ def cost(account: Account) -> Chart:
         Table("Trials to which none is better in less time", ["trial", "seconds", "score"], rows),
         {
             "xaxis": axis("seconds of training and validation"),
-            "yaxis": axis(account.metric_name),
+            "yaxis": axis(account.metric_axis),
             "hovermode": "closest",
         },
         "Trials that ran beside others took longer than they would have alone.",
@@ -93,7 +95,7 @@ def curves(account: Account) -> Chart:
         ),
         {
             "xaxis": axis("epoch"),
-            "yaxis": axis(account.metric_name),
+            "yaxis": axis(account.metric_axis),
             "hovermode": "closest",
         },
         height=380,
@@ -113,7 +115,7 @@ def _curves(account: Account, band: str, trials: list[Trial], colour: str) -> di
         leads += [f"trial-{trial.number}"] * len(points) + [None]
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines+markers" if len(account.scored) <= MANY else "lines",
         "name": label(band),
         "x": x,
         "y": y,

@@ -20,6 +20,9 @@ ROW = 62  # pixels between two axes
 WIDE = 30.0  # largest over smallest, from where on an axis is logarithmic
 NONE = -0.06  # where trials stand that do not have a setting
 NAMED = 10  # trials in the table
+FEW = 12  # different values
+MANY = 100  # trials
+SPREAD = 0.05  # of the axis, around a value that many trials share
 
 
 class Axis:
@@ -36,11 +39,19 @@ class Axis:
         self._log = (
             self._numbers and self._known[0] > 0 and (self._known[-1] > WIDE * self._known[0])
         )
+        self._discrete = not self._numbers or len(self._known) <= FEW
         self._low, self._high = (
             (self._on(self._known[0]), self._on(self._known[-1])) if self._numbers else (0.0, 1.0)
         )
 
+    def around(self, value: Any, trial: int) -> float:
+        """The place of a trial's value: beside those of others with the same, where there are few
+        different ones."""
+        golden = (trial * 0.618034) % 1 - 0.5
+        return self.place(value) + (SPREAD * golden if self._discrete or value is None else 0.0)
+
     def place(self, value: Any) -> float:
+        """Of a value itself."""
         if value is None:
             return NONE
         if self._numbers:
@@ -105,7 +116,10 @@ def _trace(
     leads: list[str | None] = []
     for trial in trials:
         values = [account.shown(trial.score), *(trial.settings.get(row.name) for row in rows[1:])]
-        x += [*(row.place(value) for row, value in zip(rows, values, strict=True)), None]
+        x += [
+            *(row.around(value, trial.number) for row, value in zip(rows, values, strict=True)),
+            None,
+        ]
         y += [*range(len(rows)), None]
         said = f"trial {trial.number}, {account.number(trial.score)}"
         text += [
@@ -115,7 +129,7 @@ def _trace(
         leads += [f"trial-{trial.number}"] * len(rows) + [None]
     return {
         "type": "scatter",
-        "mode": "lines+markers",
+        "mode": "lines",
         "name": label(band),
         "x": x,
         "y": y,
@@ -123,8 +137,7 @@ def _trace(
         "customdata": leads,
         "hovertemplate": "%{text}<extra></extra>",
         "line": {"color": colour, "width": 1.2},
-        "marker": {"size": 4},
-        "opacity": 0.75,
+        "opacity": 0.8 if len(account.scored) <= MANY else 0.35,
     }
 
 

@@ -29,7 +29,8 @@ class TrialTable(Block):
     rows: Sequence[tuple[int, str, Sequence[tuple[str, Cell]]]]
     states: Sequence[str]
     template: ClassVar[str] = "trials.html.jinja"
-    scripts: ClassVar[tuple[str, ...]] = ("trials.js",)  # type: ignore[misc]  # of all
+    styles: ClassVar[tuple[str, ...]] = ("controls.css", "trials.css")
+    scripts: ClassVar[tuple[str, ...]] = ("trials.js",)
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class TrialDetails(Block):
 
     details: Sequence[Detail]
     template: ClassVar[str] = "details.html.jinja"
-    scripts: ClassVar[tuple[str, ...]] = ("trials.js",)  # type: ignore[misc]  # of all
+    styles: ClassVar[tuple[str, ...]] = ("trials.css",)
+    scripts: ClassVar[tuple[str, ...]] = ("trials.js",)
 
     def inner(self) -> Iterator[Block]:
         yield from (one.facts for one in self.details)
