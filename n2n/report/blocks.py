@@ -69,18 +69,28 @@ class Table(Block):
     rows: Sequence[Sequence[Cell]]
     template: ClassVar[str] = "table.html.jinja"
 
-    def names(self) -> list[str]:
-        return [column.name for column in self._columns()]
+    def names(self) -> list[tuple[str, bool]]:
+        """Of every column: its name, and whether it holds numbers."""
+        return list(zip([item.name for item in self._columns()], self._numeric(), strict=True))
 
     def shown(self) -> list[list[tuple[str, bool]]]:
-        """Of every cell: its text, and whether it is a number."""
-        columns = self._columns()
+        """Of every cell: its text, and whether its column holds numbers."""
+        columns = list(zip(self._columns(), self._numeric(), strict=True))
         return [
             [
-                (show(cell, column.form), cell is None or isinstance(cell, int | float))
-                for cell, column in zip(row, columns, strict=True)
+                (show(cell, column.form), is_numeric)
+                for cell, (column, is_numeric) in zip(row, columns, strict=True)
             ]
             for row in self.rows
+        ]
+
+    def _numeric(self) -> list[bool]:
+        """Of every column: whether nothing but numbers and gaps stand in it."""
+        cells = list(zip(*self.rows, strict=True)) or [()] * len(self.columns)
+        return [
+            any(cell is not None for cell in column)
+            and all(cell is None or isinstance(cell, int | float) for cell in column)
+            for column in cells
         ]
 
     def _columns(self) -> list[Column]:

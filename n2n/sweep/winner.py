@@ -87,7 +87,8 @@ def options_of(settings: dict[str, Any], chosen: Container[str] = ()) -> Iterato
     """
     preset = settings["preset"]
     base = {**vars(TrainConfig()), **PRESETS[preset]}
-    always = {"model", "optimizer", "lr", "epochs", "seed", "device", "threads", "memory_limit"}
+    always = {"model", "optimizer", "lr", "epochs", "seed", "device", "threads"}
+    always |= {"memory_limit", "snapshots"}
     yield from ("--preset", preset)
     for name, value in settings.items():
         if name in ("set", "digest", "preset") or name not in base:

@@ -93,9 +93,9 @@ def _highlights(run: Run) -> list[tuple[str, str]]:
     scores = run.model.get("scores") or {}
     found = []
     for name, text in (
-        ("psnr", "PSNR against clean images"),
-        ("estimated_psnr", "PSNR estimated from noisy pairs"),
-        ("input_psnr", "PSNR of the noisy input"),
+        ("psnr", "PSNR against clean images, mean"),
+        ("estimated_psnr", "PSNR, pooled, estimated from noisy pairs"),
+        ("input_psnr", "PSNR of the noisy input, mean"),
     ):
         if scores.get(name) is not None:
             found.append((f"{scores[name]:.2f} dB", text))

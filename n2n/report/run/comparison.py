@@ -40,7 +40,7 @@ class Interval:
 
     def text(self, form: str) -> str:
         value, low, high = (form.format(number) for number in (self.value, self.low, self.high))
-        return f"{value} ({low} to {high})"
+        return f"{value} [{low}, {high}]"
 
 
 def interval(values: Floats, of_mean: Callable[[Floats], Floats] = lambda mean: mean) -> Interval:

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from n2n.report.blocks import Absent
+from n2n.errors import InvalidValue
+from n2n.models import Network
+from n2n.report.blocks import Absent, Columns
 from n2n.report.figures import Figure, drawing
 from n2n.report.page import Block, Section
 from n2n.report.pictures import Picture, PictureRow, PictureTable, embed
@@ -31,10 +33,9 @@ class Examples:
     """
 
     def __init__(self, run: Run) -> None:
-        assert_split = run.split
-        if assert_split is None or run.network is None:
-            raise ValueError("a network and pairs expected")
-        split = assert_split
+        split = run.split
+        if split is None or run.network is None:
+            raise InvalidValue(f"a network and its pairs expected: {run.missing()}")
         self.rows = np.linspace(0, split.rows - 1, min(SHOWN, split.rows)).astype(int).tolist()
         found = rows_of(split, self.rows)
         reference = reference_of(split)
@@ -79,7 +80,7 @@ class Examples:
 
     def _note(self, pixels: Pixels, number: int) -> str:
         """PSNR of an image, where the clean one is known."""
-        if self.reference is None:
+        if self.reference is None or pixels is self.reference:
             return ""
         return decibels(pixels[number], self.reference[number])
 
@@ -95,7 +96,7 @@ def name_of_best(run: Run) -> str:
 def section(run: Run, examples: Examples | None, examined: Examination | None) -> Section:
     """All pictures of the pairs."""
     blocks: list[Block] = []
-    if examples is None or examined is None:
+    if examples is None or examined is None or run.network is None:
         blocks.append(Absent("No pictures:", f"{run.missing()}; --set names another place of it."))
     else:
         blocks.append(examples.table())
@@ -106,7 +107,7 @@ def section(run: Run, examples: Examples | None, examined: Examination | None) -
                     "the run kept no others; n2n train --snapshots 1,10,25,50 keeps those.",
                 )
             )
-        blocks += extremes(run, examined)
+        blocks += extremes(run.network, examined)
         if run.pairs is not None and run.pairs.val is None:
             blocks.append(
                 Absent("Seen in training:", "the set has no validation pairs; these are its own.")
@@ -116,7 +117,7 @@ def section(run: Run, examples: Examples | None, examined: Examination | None) -
     return Section("pictures", "What it does to images", blocks, lead)
 
 
-def extremes(run: Run, examined: Examination) -> list[Block]:
+def extremes(network: Network, examined: Examination) -> list[Block]:
     """The images that came out worst, and best."""
     order = examined.ranking()
     count = min(SHOWN, len(order) // 2)
@@ -129,20 +130,19 @@ def extremes(run: Run, examined: Examination) -> list[Block]:
     )
     part = "all" if examined.is_whole else f"{len(order):,} of {examined.split.rows:,}"
     note = f"Of {part} images of {examined.split.name}, by the squared error {how}."
-    return [
-        _extreme(run, examined, "The worst", order[:count], note),
-        _extreme(run, examined, "The best", order[: -count - 1 : -1], note),
+    tables = [
+        _extreme(network, examined, "The worst", order[:count], note),
+        _extreme(network, examined, "The best", order[: -count - 1 : -1], note),
     ]
+    return [Columns(tables)]
 
 
 def _extreme(
-    run: Run, examined: Examination, caption: str, chosen: Sequence[int], note: str
+    network: Network, examined: Examination, caption: str, chosen: Sequence[int], note: str
 ) -> PictureTable:
     rows = [examined.rows[number] for number in chosen]
     found = rows_of(examined.split, rows)
-    if run.network is None:
-        raise ValueError("a network expected")
-    predicted = predict(run.network, found["input"])
+    predicted = predict(network, found["input"])
     reference = reference_of(examined.split)
     wanted = found[reference or "target"]
     columns = {

@@ -70,7 +70,8 @@ class Plot:
             if self.is_logarithmic
             else axis(self.unit)
         )
-        layout = {"xaxis": axis("epoch"), "yaxis": y, "shapes": [_mark(at) for at in self.resumed]}
+        x = axis("epoch", tickformat="d", **({"dtick": 1} if len(self.epochs) <= 12 else {}))
+        layout = {"xaxis": x, "yaxis": y, "shapes": [_mark(at) for at in self.resumed]}
         return Chart(self.title, traces, table, layout, self.note, height=360)
 
     def draw(self) -> "Drawing":
@@ -170,12 +171,18 @@ def _psnr(run: Run) -> list[Series]:
 
     return _present(
         run,
-        ("validation, against the clean images", lambda item: _val(item, "psnr"), 0, False),
+        ("validation, mean against the clean images", lambda item: _val(item, "psnr"), 0, False),
         (
-            "validation, estimated from noisy pairs",
+            "validation, pooled, estimated from noisy pairs",
             lambda item: _val(item, "estimated_psnr"),
             1,
             False,
+        ),
+        (
+            "validation, pooled, against the clean images",
+            lambda item: _val(item, "psnr_pooled"),
+            1,
+            True,
         ),
         ("noisy input, against the clean images", lambda item: _val(item, "input_psnr"), 5, True),
         (AGAINST_TARGET, lambda item: _db(_val(item, "loss")), 2, False),

@@ -14,7 +14,7 @@ from n2n.denoiser import denoise_pixels
 from n2n.errors import InvalidValue, N2NError
 from n2n.files import digest_of
 from n2n.models import Network
-from n2n.report.blocks import Absent
+from n2n.report.blocks import Absent, Columns
 from n2n.report.page import Block, Section
 from n2n.report.pictures import Slider, embed, shrink
 from n2n.report.run.reading import Pixels, Run
@@ -25,6 +25,7 @@ PHOTOS = Path("data/photos")  # of a clone, where no folder is named
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"}
 MOST = 4
 LONGEST = 1024  # pixels a side
+SMALLER = 4  # how much so what is made by picking pixels: the noise is larger, the wider it picks
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ def _sliders(run: Run, network: Network, folder: Path, noise: NoiseModel | None)
     seen = _seen(run, found)
     chosen = sorted(found, key=lambda path: (path in seen, path))[:MOST]
     blocks: list[Block] = []
+    sliders: list[Block] = []
     for number, path in enumerate(chosen):
         try:
             pixels = decode(path.read_bytes(), grey=network.channels == 1)
@@ -83,8 +85,8 @@ def _sliders(run: Run, network: Network, folder: Path, noise: NoiseModel | None)
         except (N2NError, OSError, ValueError, SyntaxError) as error:
             blocks.append(Absent(f"{path.name} is not shown:", " ".join(str(error).split())))
         else:
-            blocks.append(_slider(tried))
-    return blocks
+            sliders.append(_slider(tried))
+    return [*([Columns(sliders)] if sliders else []), *blocks]
 
 
 def _seen(run: Run, paths: Sequence[Path]) -> set[Path]:
@@ -106,7 +108,7 @@ def _try(
 ) -> Tried:
     random = np.random.default_rng([0, number])
     if isinstance(noise, Subsample):  # which makes a photograph smaller
-        side = min(*pixels.shape[:2], 2 * LONGEST) // 2
+        side = min(*pixels.shape[:2], SMALLER * LONGEST) // SMALLER
         noisy, clean = (
             image[0].transpose(1, 2, 0) for image in _subsample(noise, pixels, side, random)
         )

@@ -184,7 +184,7 @@ def _read_parts(path: Path) -> list[Part]:
 
 def _read_snapshots(path: Path) -> tuple[list[Snapshot], list[str]]:
     found, damaged = [], []
-    for file in sorted((path / "snapshots").glob("epoch-*.safetensors")):
+    for file in sorted(RunDirectory(path).snapshot_path(1).parent.glob("epoch-*.safetensors")):
         try:
             network, metadata = load_model(file)
             found.append(Snapshot(int(metadata["training"]["epochs_done"]), network))
