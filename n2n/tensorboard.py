@@ -17,7 +17,7 @@ from typing import Any
 from n2n.sweep import Event, Sample, SweepDirectory
 from n2n.sweep.trials import read_metrics
 
-__all__ = ["EventFile", "TrialEvents"]
+__all__ = ["EventFile", "RunEvents", "TrialEvents"]
 
 FILES = "events.out.tfevents.*"
 
@@ -62,6 +62,27 @@ class EventFile:
         from tensorboardX.proto.event_pb2 import Event as Entry
 
         self._writer.write_event(Entry(wall_time=time.time(), step=step, **content))
+
+
+class RunEvents:
+    """Hears of a run's epochs (`hear`), and keeps its event file, with those before it."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+        self._file: EventFile | None = None
+
+    def hear(self, line: dict[str, Any]) -> None:
+        """Take in an epoch's line of metrics. OSError passes."""
+        if self._file is None:
+            self._file = EventFile(self._run / "tensorboard")
+            before = (one for one in read_metrics(self._run) if one["epoch"] < line["epoch"])
+            self._file.add_epochs(*before)
+        self._file.add_epochs(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
 
 
 class TrialEvents:

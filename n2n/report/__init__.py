@@ -37,14 +37,15 @@ class Options:
 
     pairs: the pair set, where it no longer lies where it was; photos: a folder of photographs to
     be denoised; peers: compare with classical denoisers, where scikit-image is installed.
-    threads: of the processor. live: the work still goes on, so what takes long is left out, and the
-    page loads itself anew. folder: where the page goes.
+    threads: of the processor. quick: leave out what takes long. live: the work still goes on, so
+    the page loads itself anew. folder: where the page goes.
     """
 
     pairs: Path | None = None
     photos: Path | None = None
     peers: bool = True
     threads: int = 1
+    quick: bool = False
     live: bool = False
     folder: Path | None = None
 

@@ -26,7 +26,7 @@ COLUMNS = {"input": "input", OUTPUT: "output", "clean": "clean"}
 def part_section(path: Path, parts: Sequence[Entry]) -> Section:
     """Of the parts that lie in the folder at `path`."""
     scores = [[one.output, *(one.scores.get(name) for name in SCORES)] for one in parts]
-    names = ["part", "rows", *(Column(name, form) for name, form in FORMS)]
+    names = [Column("part"), Column("rows"), *(Column(name, form) for name, form in FORMS)]
     blocks: list[Block] = [Table("Means over the rows, against the clean images", names, scores)]
     blocks += [_rows(path, part) for part in parts[:SHOWN]]
     return Section("parts", "Parts of a pair set", blocks)

@@ -28,7 +28,7 @@ def make(path: Path, options: Options) -> Report:
     run = read_run(path, options.pairs)
     structure = architecture.structure_of(run)
     shown = examined = None
-    if options.live:
+    if options.quick:
         parts = [
             learning.section(run),
             architecture.section(run, structure),

@@ -106,9 +106,8 @@ class Account:
 
     def seconds(self, trial: Trial) -> float:
         """Of its epochs, of those that it took over too."""
-        return sum(
-            line.get("seconds", 0.0) + line.get("validation_seconds", 0.0) for line in trial.lines
-        )
+        names = ("seconds", "validation_seconds")
+        return sum(float(line.get(name, 0.0)) for line in trial.lines for name in names)
 
     def curve(self, trial: Trial) -> Iterator[tuple[int, float | None]]:
         """The score of each epoch, for a reader."""

@@ -4,7 +4,7 @@ from statistics import median
 from typing import Any
 
 from n2n.report.bars import Bar, Bars
-from n2n.report.blocks import Table
+from n2n.report.blocks import Cell, Table
 from n2n.report.charts import INK, Chart, axis, finite, label
 from n2n.report.sweep.account import Account
 from n2n.report.sweep.coordinates import BAND_COLOURS
@@ -43,7 +43,7 @@ def cost(account: Account) -> Chart:
             "hoverinfo": "skip",
         }
     )
-    rows = [
+    rows: list[list[Cell]] = [
         [trial.number, round(account.seconds(trial), 1), account.number(trial.score)]
         for trial in best
     ]
