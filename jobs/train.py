@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from jobs.command import device_options, gibibytes, job, print_json
+from jobs.display.onlookers import Listener, Onlookers
 from jobs.display.progress import Progress, clock
 from jobs.together.team import Team, Training
 
@@ -90,6 +91,8 @@ def parse_setting(text: str) -> tuple[str, int]:
     metavar="EPOCHS",
     help="Whose models are kept in RUN/snapshots, for n2n report; '': none.",
 )
+@click.option("--report", is_flag=True, help="Keep RUN/report/index.html up while it trains.")
+@click.option("--tensorboard", is_flag=True, help="Write event files to RUN/tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last epoch's metrics as JSON.")
 def main(
     pairs: Path,
@@ -108,6 +111,8 @@ def main(
     address: str | None,
     max_failures: int | None,
     memory: float | None,
+    report: bool,
+    tensorboard: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -160,7 +165,9 @@ def main(
         config, left_out = configure(found, preset, **explicit)
         for line in left_out:
             click.echo(line, err=True)
-        trainer = train_with_progress(config, found, run, team, start=source)
+        trainer = train_with_progress(
+            config, found, run, team, start=source, report=report, tensorboard=tensorboard
+        )
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
         f"{trainer.run.model_path}",
@@ -195,16 +202,36 @@ def train_with_progress(
     team: Team | None = None,
     *,
     start: Path | None = None,
+    report: bool = False,
+    tensorboard: bool = False,
 ) -> Training:
     """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
     team = team or Team()
-    with Epochs(team) as progress:
+
+    def events() -> Listener:
+        from n2n.tensorboard import RunEvents
+
+        return RunEvents(run)
+
+    def hear(line: dict[str, Any]) -> None:
+        progress.epoch(line)
+        onlookers.hear(line)
+
+    with (
+        Epochs(team) as progress,
+        Onlookers(
+            run if report else None,
+            events if tensorboard else None,
+            progress.say,
+            threads=config.threads,
+        ) as onlookers,
+    ):
         trainer = team.trainer(
             config,
             pairs,
             run,
             on_batch=progress.batch,
-            on_epoch=progress.epoch,
+            on_epoch=hear,
             warn=progress.say,
             start=start,
         )
