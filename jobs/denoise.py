@@ -20,7 +20,11 @@ DECIDING = ("strength", "tta", "keep_mean", "value_range")  # on the result
 @job("denoise")
 @click.argument("source", metavar="INPUT")
 @click.argument("output", metavar="OUTPUT")
-@click.option("--model", required=True, help="The model file, or a run of n2n train.")
+@click.option(
+    "--model",
+    metavar="NAME|FILE",
+    help="A shipped model (n2n models), a model file or a run of n2n train.  [default: photo]",
+)
 @click.option("--strength", default=1.0, help="From 0 (the input) to 1 (fully denoised): a blend.")
 @click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times the work.")
 @click.option("--keep-mean", is_flag=True, help="Correct the drift of each channel's mean.")

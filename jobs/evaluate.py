@@ -57,7 +57,7 @@ def main(
     parquet: Path | None,
     **where: Any,
 ) -> int:
-    """Score each MODEL (a model file, a checkpoint, or a run's directory) on the pair set SET.
+    """Score each MODEL (a model file, a checkpoint, a run's directory, or a shipped model).
 
     \b
       n2n evaluate model.safetensors sets/photos

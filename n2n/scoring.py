@@ -9,7 +9,6 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +27,7 @@ from n2n.evaluation import (
 )
 from n2n.files import digest_of
 from n2n.models import Network
-from n2n.run import RunDirectory
+from n2n.shipped import locate, shipped
 
 __all__ = [
     "Candidate",
@@ -39,7 +38,6 @@ __all__ = [
     "Scorer",
     "ScorerConfig",
     "choose_split",
-    "find_model",
     "look_at",
 ]
 
@@ -49,7 +47,10 @@ BUNCHES = 4  # for each worker, at least, as far as there are pieces
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to be scored: what it is called, its file, and the sha256 of that."""
+    """A model to be scored: what it is called, its file, and the sha256 of that.
+
+    path: of a shipped model its name, since it lies elsewhere on every machine.
+    """
 
     name: str
     path: str
@@ -103,28 +104,16 @@ class Result:
         return -math.inf if math.isnan(selection) else selection
 
 
-def find_model(path: Path) -> Path:
-    """The model's file: the path itself, or that of a run's directory. ModelFileError for none."""
-    if not path.is_dir():
-        return path
-    model = RunDirectory(path).model_path
-    if not model.is_file():
-        raise ModelFileError(
-            f"{path}: expected a model file, found a folder without {model.name}; give the "
-            "directory of a run whose first epoch is done, or a file"
-        )
-    return model
-
-
 def look_at(name: str, split: Split) -> Candidate:
     """Find a model and see that it can be read and fits. ModelFileError or ShapeError if not."""
-    path = find_model(Path(name))
+    path = locate(name)
     network, _ = load_model(path)
     try:
         require_fit(network, split)
     except ShapeError as error:
         raise ShapeError(f"{name}: {error}") from None
-    return Candidate(name, str(path.resolve()), digest_of(path))
+    is_shipped = name in shipped()  # each worker's own copy
+    return Candidate(name, name if is_shipped else str(path.resolve()), digest_of(path))
 
 
 def choose_split(pairs: PairSet, name: str | None) -> Split:
@@ -193,8 +182,8 @@ class Scorer:
         return self._network[1]
 
     def _open(self, model: Candidate) -> Network | str:
-        path = Path(model.path)
         try:
+            path = locate(model.path)
             network, _ = load_model(path)
             if digest_of(path) != model.digest:
                 return "another model took its place meanwhile; run the same command again"
