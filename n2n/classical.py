@@ -103,7 +103,7 @@ def _opencv(noisy: Image, sigma: float) -> NDArray[Any]:
 
     pixels = np.clip(np.rint(noisy * 255), 0, 255).astype(np.uint8)
     if noisy.shape[2] == 1:
-        result = cv2.fastNlMeansDenoising(pixels, None, 0.8 * sigma * 255, 7, 21)
+        result = cv2.fastNlMeansDenoising(pixels, None, sigma * 255, 7, 21)
     else:
         h = sigma * 255
         result = cv2.fastNlMeansDenoisingColored(pixels, None, 0.8 * h, 0.6 * h, 7, 21)

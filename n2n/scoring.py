@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +56,12 @@ class Candidate:
     name: str
     path: str
     digest: str
+
+    @classmethod
+    def of(cls, name: str, path: Path) -> "Candidate":
+        """The model called `name`, whose file was found at `path`."""
+        place = name if name in shipped() else str(path.resolve())
+        return cls(name, place, digest_of(path))
 
 
 @dataclass(frozen=True)
@@ -112,8 +119,7 @@ def look_at(name: str, split: Split) -> Candidate:
         require_fit(network, split)
     except ShapeError as error:
         raise ShapeError(f"{name}: {error}") from None
-    is_shipped = name in shipped()  # each worker's own copy
-    return Candidate(name, name if is_shipped else str(path.resolve()), digest_of(path))
+    return Candidate.of(name, path)
 
 
 def choose_split(pairs: PairSet, name: str | None) -> Split:

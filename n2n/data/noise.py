@@ -73,6 +73,12 @@ class NoiseModel:
         """Two noisy views of clean images.   clean and each view: uint8 (N, C, S, S)."""
         raise NotImplementedError(f"{type(self).__name__} has no views")
 
+    def exact(self, clean: UInt8, rng: np.random.Generator) -> Float32:
+        """One noisy view, in the same units but as the noise gives it: neither clipped nor rounded,
+        if it adds something to the pixels; one that replaces pixels is as in `views`.
+        """
+        return self.views(clean, rng)[0].astype(np.float32)
+
 
 @dataclass(frozen=True)
 class Subsample(NoiseModel):
@@ -128,14 +134,21 @@ class Gaussian(NoiseModel):
             )
 
     def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
-        sigma = rng.uniform(self.low, self.high, len(clean)).astype(np.float32)
-        sigma = sigma[:, None, None, None]
+        sigma = self._sigma(len(clean), rng)
+        first, second = (self._add(sigma, clean, rng) for _ in range(2))
+        return to_uint8(first), to_uint8(second)
 
-        def view() -> UInt8:
-            noise = rng.standard_normal(clean.shape, dtype=np.float32)
-            return to_uint8(clean + sigma * noise)
+    def exact(self, clean: UInt8, rng: np.random.Generator) -> Float32:
+        return self._add(self._sigma(len(clean), rng), clean, rng)
 
-        return view(), view()
+    def _sigma(self, count: int, rng: np.random.Generator) -> Float32:
+        sigma = rng.uniform(self.low, self.high, count).astype(np.float32)
+        return sigma[:, None, None, None]
+
+    @staticmethod
+    def _add(sigma: Float32, clean: UInt8, rng: np.random.Generator) -> Float32:
+        noisy: Float32 = clean + sigma * rng.standard_normal(clean.shape, dtype=np.float32)
+        return noisy
 
 
 @dataclass(frozen=True)
@@ -149,12 +162,12 @@ class Poisson(NoiseModel):
         require_range("poisson PEAK", self.peak, 0, MAX_PEAK)
 
     def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
-        photons = clean * (self.peak / 255)
+        return to_uint8(self.exact(clean, rng)), to_uint8(self.exact(clean, rng))
 
-        def view() -> UInt8:
-            return to_uint8((rng.poisson(photons) * (255 / self.peak)).astype(np.float32))
-
-        return view(), view()
+    def exact(self, clean: UInt8, rng: np.random.Generator) -> Float32:
+        photons = rng.poisson(clean * (self.peak / 255))
+        noisy: Float32 = (photons * (255 / self.peak)).astype(np.float32)
+        return noisy
 
 
 @dataclass(frozen=True)
