@@ -222,7 +222,8 @@ def clean_images(folder: Path) -> tuple[list[Photograph], list[Skipped]]:
     InvalidValue where there is none.
     """
     found = files.find(folder)
-    looked = [files.inspect(str(folder / name), name, 1) for name in found.names]
+    root = folder.resolve()  # workers elsewhere have another current folder
+    looked = [files.inspect(str(root / name), name, 1) for name in found.names]
     usable = [image for image in looked if isinstance(image, Photograph)]
     skipped = [*found.skipped, *(image for image in looked if isinstance(image, Skipped))]
     if not usable:
