@@ -183,8 +183,9 @@ class Worker:
             ready = self._ready.pop(item, None)
             results = self._results(file) if ready is None else (ready,)
             write_image(made, file, map(seen.add, results), format=format_of(made))
+        notes = seen.notes(self._channels)
         return Outcome(
-            item, "done", pixels=seen.pixels, drift=seen.drift, notes=seen.notes(self._channels)
+            item, "done", pixels=seen.pixels, drift=seen.drift, sigma=seen.sigma, notes=notes
         )
 
     def _denoise_part(self, item: Item, source: Path, made: Path) -> Outcome:
@@ -266,6 +267,7 @@ class Seen:
     def __init__(self) -> None:
         self.pixels = 0
         self.drift = 0.0  # the largest page's, in parts of the range of values
+        self.sigma: float | None = None  # the noisiest page's
         self._channels: set[int] = set()
         self._own_range = False
 
@@ -275,6 +277,8 @@ class Seen:
         height, width, channels = pixels.shape
         self.pixels += height * width
         self._channels.add(channels)
+        if result.sigma is not None:
+            self.sigma = max(result.sigma, self.sigma or 0.0)
         self._own_range |= result.range_origin == "image"
         black, white = result.value_range
         self.drift = max(self.drift, result.drift / (white - black), key=abs)
