@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.images import Raster
-from n2n.rasters import BAND_BYTES
 from n2n.scale import Scale
 
 __all__ = ["default_clip", "estimate_sigma"]
@@ -29,7 +28,8 @@ BLOCK, LEAST_BLOCKS = 16, 12
 SHARE = 0.05  # of the blocks, the smoothest
 BIAS = 0.865  # of that quantile for white noise alone, by simulation
 CLIPPED = 0.02  # of a block's pixels, at most
-MOST_BANDS = 8  # of a few MB each, that are read of a large image
+BAND = 2 * BLOCK + 2  # rows that are read together
+MOST_BANDS = 12  # of a large image
 
 
 def estimate_sigma(raster: Raster, scale: Scale) -> float | None:
@@ -62,13 +62,12 @@ def default_clip(metadata: dict[str, Any]) -> float | None:
 
 def _bands(raster: Raster) -> Iterator[NDArray[np.float32]]:
     """Rows of the image, all or some bands spread over it, (h, W, C)."""
-    height, width, channels = raster.shape
-    step = max(4 * BLOCK + 2, BAND_BYTES // (width * channels * raster.dtype.itemsize))
-    starts = list(range(0, height - BLOCK - 1, step))
+    height = raster.shape[0]
+    starts = list(range(0, height - BLOCK - 1, BAND))
     if len(starts) > MOST_BANDS:
         starts = [starts[i * len(starts) // MOST_BANDS] for i in range(MOST_BANDS)]
     for start in starts:
-        yield raster[slice(start, min(start + step, height)), :].astype(np.float32)
+        yield raster[slice(start, min(start + BAND, height)), :].astype(np.float32)
 
 
 def _blocks(x: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
