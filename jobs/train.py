@@ -50,10 +50,14 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--warmup", type=float, help="Epochs of the cosine schedule's rise.")
 @click.option("--decay-epochs", type=int, help="Epochs between the step schedule's drops.")
 @click.option("--decay", type=float, help="Factor of each drop.")
+@click.option("--ema", type=float, help="Decay of a running average of the weights; 0: none.")
+@click.option("--clip", type=float, help="Largest norm of the gradients; 0: any.")
+@click.option("--patience", type=int, help="Epochs that are no better, to end after; 0: never.")
 @click.option("--loss", help="mse, l1, l0 (annealed) or relative-mse.")
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="A model to begin with.")
 @click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
 @device_options("fp32, tf32 or bf16")
 @click.option("--workers", default=1, help="Processes that share every batch; more than 1: on Ray.")
@@ -74,6 +78,7 @@ def main(
     run: Path,
     preset: str | None,
     settings: tuple[str, ...],
+    source: Path | None,
     device: str,
     threads: int | None,
     workers: int,
@@ -95,6 +100,8 @@ def main(
     keeps its preset. The best model so far is RUN/model.safetensors, chosen by its pooled PSNR on
     the validation pairs: against their clean images, or estimated from the noisy pairs alone.
 
+    --from MODEL: train on a model file, from its architecture and weights. The run keeps a copy.
+
     --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
     all reach SET and RUN under the same paths. They share every batch and give the same model as
     one process, up to the rounding of sums; any number of them may resume a run. --threads and
@@ -106,6 +113,7 @@ def main(
     from n2n.device import keep_freed_memory
     from n2n.memory import pairs_to_hold
     from n2n.run import RunDirectory
+    from n2n.start import Start, resumed
 
     explicit = {name: value for name, value in options.items() if value is not None}
     if settings:
@@ -119,13 +127,16 @@ def main(
         begun = RunDirectory(run).read_settings()
         if preset is None and begun:
             preset = str(begun["preset"])
+        explicit = resumed(begun, explicit)
+        if source is not None:
+            explicit = Start.read(source).settings(explicit)
         found = PairSet.open(pairs)
         held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
         explicit.setdefault("memory_limit", held)
         config, left_out = configure(found, preset, **explicit)
         for line in left_out:
             click.echo(line, err=True)
-        trainer = train_with_progress(config, found, run, team)
+        trainer = train_with_progress(config, found, run, team, start=source)
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
         f"{trainer.run.model_path}",
@@ -136,7 +147,12 @@ def main(
 
 
 def train_with_progress(
-    config: "TrainConfig", pairs: "PairSet", run: Path, team: Team | None = None
+    config: "TrainConfig",
+    pairs: "PairSet",
+    run: Path,
+    team: Team | None = None,
+    *,
+    start: Path | None = None,
 ) -> Training:
     """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
     team = team or Team()
@@ -148,6 +164,7 @@ def train_with_progress(
             on_batch=progress.batch,
             on_epoch=progress.epoch,
             warn=progress.say,
+            start=start,
         )
         progress.begin(trainer)
         with stopping(trainer):
@@ -190,9 +207,11 @@ class Epochs:
         self.trainer = trainer
         config, pairs = trainer.config, trainer.pairs
         done = trainer.position
-        if done.epoch >= config.epochs:
+        if trainer.finished:
             longer = "more --epochs, or another --run, train on"
-            if "epochs" not in config.may_change:
+            if done.epoch < config.epochs:
+                longer = f"none was better since epoch {done.best_epoch}; more --patience trains on"
+            elif "epochs" not in config.may_change:
                 longer = "train on in another --run: a cosine schedule and l0 have an end"
             click.echo(f"the run is complete: {done.epoch} epochs done; {longer}", err=True)
             return

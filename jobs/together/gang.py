@@ -59,6 +59,7 @@ class Gang:
         on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
         warn: Callable[[str], None] = lambda line: None,
         patience: float = PATIENCE,
+        start: Path | None = None,
     ) -> None:
         from n2n.device import use_precision
 
@@ -73,18 +74,23 @@ class Gang:
         if config.device == "cpu":
             use_precision(config.precision, config.device, training=True)
         network = replace(config, device="cpu").make_network(pairs.shape[0])
-        optimizer = config.make_optimizer(network)
         self.parameters = sum(value.numel() for value, _ in network.param())
         self.run = RunDirectory(run)
         self.position = Position()
         with self.run.locked(patience=SECONDS_TO_END):
-            if self.run.begin(config.settings(pairs), may_change=config.may_change):
-                self.position = self.run.restore(network, optimizer)
+            settings = config.settings(pairs)
+            if self.run.begin(settings, may_change=config.may_change, start=start):
+                self.position = self.run.restore(config.make_learner(network))
 
     @property
     def resumed(self) -> bool:
         """Whether the run had begun before."""
         return self.position != Position()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.position.is_end(epochs=self.config.epochs, patience=self.config.patience)
 
     @property
     def workers(self) -> int:
@@ -96,7 +102,7 @@ class Gang:
         Raises what Trainer.train raises; InvalidValue when the workers find no place within
         `patience` seconds; JobFailed when they died more than `max_failures` times.
         """
-        if self.position.epoch >= self.config.epochs:
+        if self.finished:
             return self.run.metrics
         store = self._store_needed() if self._address is None else 0
         with joined(self._address, object_store=store) as own:

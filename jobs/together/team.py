@@ -116,12 +116,13 @@ class Team:
         on_batch: Callable[[int], None],
         on_epoch: Callable[[dict[str, Any]], None],
         warn: Callable[[str], None],
+        start: Path | None = None,
     ) -> Training:
         """What trains: in this process, or on Ray."""
         if not self.on_ray:
             from n2n.trainer import Trainer
 
-            return Trainer(config, pairs, run, on_batch=on_batch, on_epoch=on_epoch)
+            return Trainer(config, pairs, run, on_batch=on_batch, on_epoch=on_epoch, start=start)
         from jobs.processes.seat import Placement
         from jobs.together.gang import Gang
 
@@ -135,6 +136,7 @@ class Team:
             on_batch=on_batch,
             on_epoch=on_epoch,
             warn=warn,
+            start=start,
         )
 
     def describe(self, threads: int) -> str:

@@ -27,6 +27,8 @@ ELSEWHERE = {
     "device": "--device",
     "threads": "--cpus-per-trial",
     "memory_limit": "--memory",
+    "patience": "--scheduler, which ends trials that are behind",
+    "start": "nothing: trials begin with random weights",
     "checkpoint_seconds": "nothing: it changes no result",
 }
 KINDS: dict[str, type] = {  # of a TrainConfig's fields
