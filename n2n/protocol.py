@@ -84,7 +84,7 @@ class Protocol:
             return _to_unit(clean), 0.0
         rng = np.random.default_rng([self.seed, int(photograph.sha256[:16], 16)])
         planes = clean.transpose(2, 0, 1)[None]  # (1, C, H, W)
-        noisy = self.noise.exact(planes, rng)
+        noisy = self.noise.unclipped(planes, rng)[0].astype(np.float32)
         sigma = math.sqrt(float(((noisy - planes) ** 2).mean(dtype=np.float64))) / 255
         image = _to_unit(np.ascontiguousarray(noisy[0].transpose(1, 2, 0)))
         return _rounded(image) if self.clip else image, sigma
