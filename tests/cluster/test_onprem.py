@@ -137,7 +137,7 @@ def test_the_dashboard_listens_on_loopback_and_asks_for_the_token(cluster: Clust
 def test_a_job_by_ray_submit_works_on_both_hosts(cluster: Cluster) -> None:
     shared = cluster.hosts.shared
     model = shared / "model.safetensors"
-    model.write_bytes((ROOT / "n2n/pretrained/seed.safetensors").read_bytes())
+    model.write_bytes((ROOT / "n2n/pretrained/seed32.safetensors").read_bytes())
     # Some seconds of work: one host must not have done it all before the other has begun.
     for attempt, images in enumerate((1000, 4000)):
         draw(shared / f"in{attempt}", images)
