@@ -3,7 +3,7 @@
 import secrets
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.remote.paths import Place
@@ -45,9 +45,9 @@ def require_resources(connection: "Connection", asked: dict[str, float]) -> None
     if connection.head.may_get(asked):
         return
     raise InvalidValue(
-        f"{connection.head.name}: a node with {_described(asked)} expected, found "
-        f"{' and '.join(sorted({_described(node) for node in nodes})) or 'no node'}; ask for less, "
-        "or start a node that has it"
+        f"{connection.head.name}: a node with {_described(asked, asked)} expected, found "
+        f"{' and '.join(sorted({_described(node, asked) for node in nodes})) or 'no node'}; ask "
+        "for less, or start a node that has it"
     )
 
 
@@ -87,11 +87,10 @@ def _ask_by_job(connection: "Connection", paths: list[str]) -> list[bool]:
     return [number == "1" for number in found]
 
 
-def _described(resources: dict[str, float]) -> str:
-    """CPU, GPU and memory in words."""
-    parts = [
-        f"{resources.get('CPU', 0):g} CPU",
-        f"{resources.get('GPU', 0):g} GPU",
-        f"{resources.get('memory', 0) / GIB:.1f} GiB",
-    ]
+def _described(resources: dict[str, float], kinds: Iterable[str]) -> str:
+    """How much of each kind: CPU, GPU, memory."""
+    parts = []
+    for kind in kinds:
+        amount = resources.get(kind, 0)
+        parts.append(f"{amount / GIB:.1f} GiB" if kind == "memory" else f"{amount:g} {kind}")
     return ", ".join(parts)
