@@ -32,9 +32,9 @@ def require_paths(connection: "Connection", places: Sequence[Place]) -> None:
         there = ssh.which_exist(paths)
     else:
         there = _ask_by_job(connection, paths)
-    for (path, place), found in zip(asked.items(), there, strict=True):
-        if not found:
-            _refuse(connection.head.name, place, str(path))
+    missing = [place for place, found in zip(asked.values(), there, strict=True) if not found]
+    if missing:
+        raise InvalidValue(_only_here(connection.head.name, missing))
 
 
 def require_resources(connection: "Connection", asked: dict[str, float]) -> None:
@@ -51,13 +51,15 @@ def require_resources(connection: "Connection", asked: dict[str, float]) -> None
     )
 
 
-def _refuse(cluster: str, place: Place, path: str) -> None:
-    hint = f"--upload {shlex.quote(place.path)} sends a small input along"
-    if place.written:
-        hint = f"--download {shlex.quote(place.path)} brings the result here"
-    raise InvalidValue(
-        f"{place.path}: a path that {cluster} has, too, expected, found {path} on this machine "
-        f"alone; use a shared folder or s3://; {hint}"
+def _only_here(cluster: str, places: list[Place]) -> str:
+    options = [
+        f"--{'download' if place.written else 'upload'} {shlex.quote(place.path)}"
+        for place in places
+    ]
+    return (
+        f"paths that {cluster} has, too, expected, found on this machine alone: "
+        f"{', '.join(place.path for place in places)}; use a shared folder or s3://, or, for small "
+        f"inputs and for results: {' '.join(options)}"
     )
 
 

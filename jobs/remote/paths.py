@@ -116,6 +116,7 @@ def parse(root: click.Group, arguments: Sequence[str]) -> Command:
     with spied.make_context(name, list(tagged), parent=context) as parsed:
         address = parsed.params.get("address")
     joins = any(parameter.name == "address" for parameter in command.params)
+    places.sort(key=lambda place: place.index)
     return Command(tuple(words), depth, tuple(places), joins, address is not None)
 
 
