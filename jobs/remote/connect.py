@@ -11,7 +11,7 @@ import click
 
 from jobs.remote.head import Head, at_address, located, of_file
 from jobs.remote.token import find_token
-from jobs.remote.tunnel import Tunnel, Unreachable
+from jobs.remote.tunnel import SECONDS_TO_CONNECT, Tunnel, Unreachable
 from n2n.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "choose_head", "connected"]
 
-SECONDS_TO_COME_BACK = 20
+SECONDS_TO_COME_BACK = 15
 SECONDS_BETWEEN = 1.0
 
 
@@ -40,7 +40,7 @@ class Connection:
                     self.tunnel.open()
                 self.client.get_version()
             except Unreachable:
-                if time.monotonic() > deadline:
+                if time.monotonic() + SECONDS_TO_CONNECT > deadline:
                     raise
                 time.sleep(SECONDS_BETWEEN)
             else:

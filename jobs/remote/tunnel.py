@@ -74,7 +74,7 @@ class SSH:
             "ConnectTimeout": str(SECONDS_TO_CONNECT),
             "ExitOnForwardFailure": "yes",
             "LogLevel": "ERROR",
-            "ServerAliveInterval": "5",
+            "ServerAliveInterval": "4",
             "ServerAliveCountMax": "3",
             **self._host_keys(),
         }
