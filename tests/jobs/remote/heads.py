@@ -108,7 +108,7 @@ class Head:
         kept = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         return {**kept, "HOME": str(self.home), **more}
 
-    def n2n(self, *arguments: str, seconds: float = 60, **environment: str) -> Any:
+    def n2n(self, *arguments: str, seconds: float = 180, **environment: str) -> Any:
         """A command of the user's, its output captured."""
         return subprocess.run(
             [sys.executable, "-m", "jobs.cli", *arguments],

@@ -104,13 +104,13 @@ def test_a_run_by_many_at_once_followed_cut_off_left_alone_and_stopped(
         assert int(read_until(first, "epoch")[1]) == seen + 1  # nothing twice, nothing missing
 
         first.send_signal(signal.SIGINT)
-        rest = first.communicate(timeout=30)[0]
+        rest = first.communicate(timeout=120)[0]
         assert first.returncode == 3
         assert "detached; the run many goes on; pick it up: n2n jobs logs many --follow" in rest
 
         stopped = head.n2n("jobs", "stop", "many", "--address", head.address)
         assert (stopped.returncode, stopped.stderr) == (0, "the run many is over: stopped\n")
-        rest = second.communicate(timeout=30)[0]
+        rest = second.communicate(timeout=120)[0]
         assert second.returncode == 3
         assert "the run many was stopped; the same command resumes it" in rest
     finally:
