@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json
+from jobs.command import (
+    Reads,
+    ReadsModel,
+    Writes,
+    device_options,
+    gibibytes,
+    job,
+    print_json,
+)
 from jobs.display.onlookers import Listener, Onlookers
 from jobs.display.progress import Progress, clock
 from jobs.together.team import Team, Training
@@ -36,15 +44,15 @@ def parse_setting(text: str) -> tuple[str, int]:
 
 
 @job("train")
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's directory.")
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
+@click.option("--run", type=Writes(path_type=Path), required=True, help="The run's directory.")
 @click.option("--preset", help="fast or published.  [default: fast; published for --model seed]")
 @click.option("--model", help="Architecture: n2n, seed or unet.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=N", help="Its width, depth, …")
 @click.option(
     "--stream-from",
     "folder",
-    type=click.Path(path_type=Path),
+    type=Reads(path_type=Path),
     help="Photographs to draw training pairs from, anew in every epoch.",
 )
 @click.option("--images", type=int, help="Pairs an epoch of --stream-from.  [default: as in SET]")
@@ -70,7 +78,9 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="A model to begin with.")
+@click.option(
+    "--from", "source", type=ReadsModel(), metavar="NAME|FILE", help="A model to begin with."
+)
 @click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
 @device_options("fp32, tf32 or bf16")
 @click.option("--workers", default=1, help="Processes that share every batch; more than 1: on Ray.")
@@ -99,7 +109,7 @@ def main(
     run: Path,
     preset: str | None,
     settings: tuple[str, ...],
-    source: Path | None,
+    source: str | None,
     folder: Path | None,
     images: int | None,
     clip_noise: bool,
@@ -142,6 +152,7 @@ def main(
     from n2n.device import keep_freed_memory
     from n2n.memory import pairs_to_hold
     from n2n.run import RunDirectory
+    from n2n.shipped import locate
     from n2n.start import Start, resumed
 
     explicit = {name: value for name, value in options.items() if value is not None}
@@ -157,8 +168,9 @@ def main(
         if preset is None and begun:
             preset = str(begun["preset"])
         explicit = resumed(begun, explicit)
-        if source is not None:
-            explicit = Start.read(source).settings(explicit)
+        start = locate(source) if source is not None else None
+        if start is not None:
+            explicit = Start.read(start).settings(explicit)
         found = open_set(pairs, folder, images, clip_noise)
         held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
         explicit.setdefault("memory_limit", held)
@@ -166,7 +178,7 @@ def main(
         for line in left_out:
             click.echo(line, err=True)
         trainer = train_with_progress(
-            config, found, run, team, start=source, report=report, tensorboard=tensorboard
+            config, found, run, team, start=start, report=report, tensorboard=tensorboard
         )
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
