@@ -121,7 +121,7 @@ def print_json(result: Any) -> None:
 
 def by_ray_submit() -> bool:
     """Whether the program is what `ray submit` runs: a copy of a command's module in ~."""
-    script = getattr(sys.modules["__main__"], "__file__", None)
+    script: str | None = getattr(sys.modules["__main__"], "__file__", None)
     if script is None:
         return False
     return os.path.realpath(os.path.dirname(script)) == os.path.realpath(os.path.expanduser("~"))
