@@ -15,6 +15,8 @@ COMMANDS = {
     "sweep": ("jobs.sweep", "Find better settings: many trials, on Ray."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),
     "cluster": ("jobs.cluster", "Check the file of a Ray cluster before it is started."),
+    "submit": ("jobs.submit", "Run any of these on a Ray cluster."),
+    "jobs": ("jobs.jobs", "List, follow and stop what runs on a cluster."),
     "bench": ("jobs.bench", "Compare speed and memory with torch.nn on this machine."),
 }
 

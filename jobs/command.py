@@ -19,7 +19,17 @@ import click
 
 from n2n.errors import N2NError, is_out_of_memory
 
-__all__ = ["Group", "Job", "device_options", "gibibytes", "job", "print_json", "stopping"]
+__all__ = [
+    "Group",
+    "Job",
+    "Reads",
+    "Writes",
+    "device_options",
+    "gibibytes",
+    "job",
+    "print_json",
+    "stopping",
+]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
@@ -29,6 +39,17 @@ QUOTE_ONCE_MORE = (
     "ray submit joins arguments unquoted; if one has a space, a quote, * or $ in it, quote all of "
     """them once more: -- "$(printf '%q ' ARGUMENTS)\""""
 )
+
+
+class Reads(click.Path):
+    """The type of a parameter that names a file or folder to read, or a URI; it need not be there.
+
+    `n2n submit` asks parameters of this type, and of `Writes`, what a command needs on a cluster.
+    """
+
+
+class Writes(click.Path):
+    """The type of a parameter that names a file or folder to write or to go on with, or a URI."""
 
 
 class OneLineErrors:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json, stopping
+from jobs.command import Reads, Writes, device_options, gibibytes, job, print_json, stopping
 from jobs.display.outcomes import Display, as_dict, print_plan, summary
 from jobs.processes.workers import Workers
 
@@ -18,9 +18,9 @@ DECIDING = ("strength", "tta", "keep_mean", "value_range")  # on the result
 
 
 @job("denoise")
-@click.argument("source", metavar="INPUT")
-@click.argument("output", metavar="OUTPUT")
-@click.option("--model", required=True, help="The model file, or a run of n2n train.")
+@click.argument("source", metavar="INPUT", type=Reads())
+@click.argument("output", metavar="OUTPUT", type=Writes())
+@click.option("--model", type=Reads(), required=True, help="The model file, or a run of n2n train.")
 @click.option("--strength", default=1.0, help="From 0 (the input) to 1 (fully denoised): a blend.")
 @click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times the work.")
 @click.option("--keep-mean", is_flag=True, help="Correct the drift of each channel's mean.")

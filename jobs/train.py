@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json
+from jobs.command import Reads, Writes, device_options, gibibytes, job, print_json
 from jobs.display.progress import Progress, clock
 from jobs.together.team import Team, Training
 
@@ -35,8 +35,8 @@ def parse_setting(text: str) -> tuple[str, int]:
 
 
 @job("train")
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's directory.")
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
+@click.option("--run", type=Writes(path_type=Path), required=True, help="The run's directory.")
 @click.option("--preset", help="fast or published.  [default: fast; published for --model seed]")
 @click.option("--model", help="Architecture: n2n, seed or unet.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=N", help="Its width, depth, …")
