@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 PATH = click.Path(path_type=Path)
+ABOVE_0 = click.FloatRange(min=0, min_open=True, max=2**20)
 
 
 @job(
@@ -29,8 +30,8 @@ PATH = click.Path(path_type=Path)
 @click.option("--down", is_flag=True, help="End the cluster after the run, whatever its end.")
 @click.option("--upload", multiple=True, type=PATH, help="Send this small input along.")
 @click.option("--download", multiple=True, type=PATH, help="Bring this result here at the end.")
-@click.option("--cpus", type=float, help="CPUs to keep for the command's own process.")
-@click.option("--gpus", type=float, help="GPUs for it: it then runs on a node that has them.")
+@click.option("--cpus", type=ABOVE_0, help="CPUs to keep for the command's own process.")
+@click.option("--gpus", type=ABOVE_0, help="GPUs for it: it then runs on a node that has them.")
 @click.option("--memory", type=float, metavar="GIB", help="Memory for it.")
 @click.option("--no-code", is_flag=True, help="Run the n2n that the nodes have; send none.")
 @click.argument("arguments", metavar="-- COMMAND...", nargs=-1, type=click.UNPROCESSED)
@@ -78,10 +79,9 @@ def main(
     from jobs.remote.runs import require_id
     from jobs.remote.submission import Request, submit
 
-    asked = {"CPU": cpus, "GPU": gpus, "memory": memory and gibibytes(memory, "--memory")}
-    resources = {
-        kind: require_positive(kind, number) for kind, number in asked.items() if number is not None
-    }
+    kept = {"CPU": cpus, "GPU": gpus}
+    kept["memory"] = None if memory is None else gibibytes(memory, "--memory")
+    resources = {kind: float(amount) for kind, amount in kept.items() if amount is not None}
     request = Request(parse(root, arguments), upload, download, not no_code, resources)
     if name is not None:
         require_id(name)
@@ -92,13 +92,6 @@ def main(
             start(head, insecure=insecure)
         with connected(head, insecure=insecure) as connection:
             return submit(connection, request, name, wait=wait)
-
-
-def require_positive(kind: str, number: float) -> float:
-    """What the command's own process asks for."""
-    if not 0 < number < float("inf"):
-        raise click.BadParameter(f"expected a number of {kind}s above 0, got {number:g}")
-    return number
 
 
 def require_possible(

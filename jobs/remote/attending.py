@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Detached", "attend", "ending"]
 
-KNOWN_CODES = (1, 2, 3)  # of n2n's commands, beside 0
+KNOWN_CODES = {  # of n2n's commands, beside 0
+    1: "is done but for what is named above",
+    2: "could not begin, for the reason above",
+    3: "failed; the same command resumes it",
+}
 SECONDS_UNTIL_SAID = 8.0  # that a job waits
 NO_PYTHON = 127
 
@@ -67,7 +71,7 @@ def ending(run: str, job: "JobDetails") -> int:
     if status == "STOPPED":
         line = f"the run {run} was stopped; {again}"
     elif code in KNOWN_CODES:
-        line = f"the run {run} ended with exit code {code}; {again}"
+        line = f"the run {run} {KNOWN_CODES[code]} (exit code {code})"
     elif "No space left on device" in said:
         line = f"the run {run} failed: a disk of the cluster is full; make space, then {again}"
     elif code == NO_PYTHON:

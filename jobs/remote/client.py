@@ -1,6 +1,7 @@
 """Ray's job API of one cluster, asked with a time limit; whatever fails is one line."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ __all__ = ["Client", "Taken", "require_token"]
 
 SECONDS_TO_CONNECT, SECONDS_TO_ANSWER = 5, 20
 ELSEWHERE = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")  # would divert Ray's client
+TALKATIVE = ("ray.dashboard.modules.dashboard_sdk", "ray.dashboard.modules.job.sdk")
 ASK_FOR_TOKEN = (
     "export RAY_AUTH_TOKEN_PATH=FILE with the cluster's token, or put it into ~/.ray/auth_token "
     "(chmod 600)"
@@ -40,6 +42,8 @@ class Client(JobSubmissionClient):
 
     def __init__(self, url: str, name: str, token: Token | None) -> None:
         self.name, self._token = name, token
+        for module in TALKATIVE:
+            logging.getLogger(module).setLevel(logging.WARNING)
         self._http = requests.Session()
         self._http.trust_env = False
         self._own = {"Authorization": f"Bearer {token.value}"} if token else {}
@@ -107,6 +111,11 @@ class Client(JobSubmissionClient):
             raise JobFailed(
                 f"{self.name}: the disk of the head is full; make space there (often in /tmp/ray), "
                 "then run the same command again"
+            )
+        if "No available agent" in text:
+            raise JobFailed(
+                f"{self.name}: the cluster takes no jobs, its agent is not there; look into "
+                "dashboard_agent.log on the head (often another Ray there has its port)"
             )
         found = lines[-1].rstrip(".") if lines else answer.reason
         raise JobFailed(f"{self.name}: the cluster answers {answer.status_code}: {found}")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Output", "OutputGone", "follow"]
 
-SECONDS_OF_SILENCE = 5.0  # after which the connection is tried
+SECONDS_OF_SILENCE = 1.0  # after which the job is asked for, and so the connection tried
 SECONDS_BETWEEN = 0.3
 
 
@@ -111,14 +111,19 @@ async def _pass_on(connection: "Connection", submission_id: str, output: Output)
 
 
 async def _alive(connection: "Connection", submission_id: str) -> AsyncIterator[str]:
-    """The log from its beginning; ends when the cluster no longer answers, which a silent
-    connection would not tell."""
+    """The log from its beginning, until the job is over.
+
+    A connection that is broken does not tell, and Ray keeps one open for seconds after the job's
+    end, so in silence the job itself is asked for. Raises Unreachable.
+    """
     texts = connection.client.tail_job_logs(submission_id)
     while True:
         coming = asyncio.ensure_future(anext(texts))
         try:
             while not (await asyncio.wait([coming], timeout=SECONDS_OF_SILENCE))[0]:
-                await asyncio.to_thread(connection.client.get_job_info, submission_id)
+                job = await asyncio.to_thread(connection.client.get_job_info, submission_id)
+                if job.status.value in OVER:
+                    return
             yield coming.result()
         except StopAsyncIteration:
             return

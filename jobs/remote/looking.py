@@ -3,7 +3,7 @@
 import secrets
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from jobs.remote.paths import Place
@@ -32,9 +32,9 @@ def require_paths(connection: "Connection", places: Sequence[Place]) -> None:
         there = ssh.which_exist(paths)
     else:
         there = _ask_by_job(connection, paths)
-    for (path, place), found in zip(asked.items(), there, strict=True):
-        if not found:
-            _refuse(connection.head.name, place, str(path))
+    missing = [place for place, found in zip(asked.values(), there, strict=True) if not found]
+    if missing:
+        raise InvalidValue(_only_here(connection.head.name, missing))
 
 
 def require_resources(connection: "Connection", asked: dict[str, float]) -> None:
@@ -45,19 +45,21 @@ def require_resources(connection: "Connection", asked: dict[str, float]) -> None
     if connection.head.may_get(asked):
         return
     raise InvalidValue(
-        f"{connection.head.name}: a node with {_described(asked)} expected, found "
-        f"{' and '.join(sorted({_described(node) for node in nodes})) or 'no node'}; ask for less, "
-        "or start a node that has it"
+        f"{connection.head.name}: a node with {_described(asked, asked)} expected, found "
+        f"{' and '.join(sorted({_described(node, asked) for node in nodes})) or 'no node'}; ask "
+        "for less, or start a node that has it"
     )
 
 
-def _refuse(cluster: str, place: Place, path: str) -> None:
-    hint = f"--upload {shlex.quote(place.path)} sends a small input along"
-    if place.written:
-        hint = f"--download {shlex.quote(place.path)} brings the result here"
-    raise InvalidValue(
-        f"{place.path}: a path that {cluster} has, too, expected, found {path} on this machine "
-        f"alone; use a shared folder or s3://; {hint}"
+def _only_here(cluster: str, places: list[Place]) -> str:
+    options = [
+        f"--{'download' if place.written else 'upload'} {shlex.quote(place.path)}"
+        for place in places
+    ]
+    return (
+        f"paths that {cluster} has, too, expected, found on this machine alone: "
+        f"{', '.join(place.path for place in places)}; use a shared folder or s3://, or, for small "
+        f"inputs and for results: {' '.join(options)}"
     )
 
 
@@ -87,11 +89,10 @@ def _ask_by_job(connection: "Connection", paths: list[str]) -> list[bool]:
     return [number == "1" for number in found]
 
 
-def _described(resources: dict[str, float]) -> str:
-    """CPU, GPU and memory in words."""
-    parts = [
-        f"{resources.get('CPU', 0):g} CPU",
-        f"{resources.get('GPU', 0):g} GPU",
-        f"{resources.get('memory', 0) / GIB:.1f} GiB",
-    ]
+def _described(resources: dict[str, float], kinds: Iterable[str]) -> str:
+    """How much of each kind: CPU, GPU, memory."""
+    parts = []
+    for kind in kinds:
+        amount = resources.get(kind, 0)
+        parts.append(f"{amount / GIB:.1f} GiB" if kind == "memory" else f"{amount:g} {kind}")
     return ", ".join(parts)

@@ -116,6 +116,7 @@ def parse(root: click.Group, arguments: Sequence[str]) -> Command:
     with spied.make_context(name, list(tagged), parent=context) as parsed:
         address = parsed.params.get("address")
     joins = any(parameter.name == "address" for parameter in command.params)
+    places.sort(key=lambda place: place.index)
     return Command(tuple(words), depth, tuple(places), joins, address is not None)
 
 
@@ -123,16 +124,20 @@ def _step(
     group: click.Group, context: click.Context, words: list[str], depth: int
 ) -> click.Command:
     if len(words) <= depth:
-        known = ", ".join(group.list_commands(context))
+        known = _known(group, context)
         raise click.UsageError(f"expected a command after --, one of: {known}", context)
     name = words[depth]
     if depth == 0 and name in NOT_THERE:
         raise click.UsageError(f"{name} does not run on a cluster: {NOT_THERE[name]}", context)
     command = group.get_command(context, name)
     if command is None:
-        known = ", ".join(each for each in group.list_commands(context) if each not in NOT_THERE)
+        known = _known(group, context)
         raise click.UsageError(f"no command {name!r}; expected one of: {known}", context)
     return command
+
+
+def _known(group: click.Group, context: click.Context) -> str:
+    return ", ".join(name for name in group.list_commands(context) if name not in NOT_THERE)
 
 
 def _split(command: click.Command, words: list[str]) -> list[str]:
