@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -27,7 +28,7 @@ TOOLS = (
 )  # fmt: skip
 NETWORK = "10.213.0"
 LAPTOP = "laptop"
-UMASKS = {"laptop": 0o022, "head": 0o022, "worker-1": 0o027, "worker-2": 0o077}
+UMASKS = {LAPTOP: 0o022, "head": 0o022, "worker": 0o027}  # of all hosts
 CPUS = 2  # of each host, in Ray's books
 SECONDS_TO_START = 20
 
@@ -195,11 +196,11 @@ class Host:
 class Hosts:
     """A laptop and the hosts of a cluster on one network, with a shared folder at /mnt."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = ("head", "worker")) -> None:
         self.folder, self.shared, self.key = folder, folder / "shared", folder / "key"
         self.shared.mkdir()
         _keys(folder)
-        addresses = {name: f"{NETWORK}.{place}" for place, name in enumerate(UMASKS, 1)}
+        addresses = {name: f"{NETWORK}.{place}" for place, name in enumerate((LAPTOP, *names), 1)}
         lines = ["127.0.0.1 localhost", *(f"{at} {name}" for name, at in addresses.items())]
         (folder / "hosts").write_text("\n".join(lines) + "\n")
         self.all: dict[str, Host] = {}

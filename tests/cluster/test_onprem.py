@@ -1,4 +1,4 @@
-"""The shipped onprem.yaml on three hosts: ray up, jobs submitted both ways, two hosts lost, down.
+"""The shipped onprem.yaml on two hosts: ray up, jobs submitted both ways, a host lost, ray down.
 
 Host names, user and key are filled in, and no other character of the file is changed. `ray stop`
 and `ray down` end every Ray that they see: they run inside of the hosts' process namespaces alone.
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hosts import CPUS, ROOT, UMASKS, Host, Hosts, why_not
+from hosts import ROOT, UMASKS, Host, Hosts, why_not
 from PIL import Image
 
 from n2n.data import PairSet
@@ -32,7 +32,7 @@ pytestmark = [
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
-NODES = [name for name in UMASKS if name != "laptop"]
+NODES = {"head", "worker"}
 SECONDS = 240  # for workers, and for a job to reach what is waited for
 
 
@@ -47,8 +47,7 @@ class Cluster:
         text = (ROOT / "cluster/onprem.yaml").read_text()
         for old, new in {
             "CHANGE-ME-head": "head",
-            "CHANGE-ME-worker-1": "worker-1",
-            "CHANGE-ME-worker-2": "worker-2",
+            "    - CHANGE-ME-worker-1\n    - CHANGE-ME-worker-2\n": "    - worker\n",
             "ssh_user: CHANGE-ME": "ssh_user: root",
             "~/.ssh/CHANGE-ME": str(hosts.key),
         }.items():
@@ -131,10 +130,9 @@ def cluster(
 
 
 @pytest.fixture(scope="module")
-def pairs(cluster: Cluster, write: Callable[..., PairSet]) -> str:
-    """Where the cluster sees a set on which an epoch takes about a second."""
-    write(cluster.hosts.shared / "pairs", rows=2000)
-    return "/mnt/pairs"
+def pairs(cluster: Cluster, write: Callable[..., PairSet]) -> PairSet:
+    """On the shared disk. An epoch takes about a second."""
+    return write(cluster.hosts.shared / "pairs", rows=2000)
 
 
 @pytest.fixture(scope="module")
@@ -214,44 +212,64 @@ def test_data_stay_on_the_laptop(cluster: Cluster) -> None:
         assert not {"data", "conftest.py", ".git", "runs", "sets"} & set(found)
 
 
-def test_a_sweep_by_n2n_submit_works_on_all_hosts(cluster: Cluster, pairs: str) -> None:
-    said = begin_sweep(cluster, pairs, "sweep").end()
-    assert f"{len(NODES)} done" in said
-    sweep = cluster.hosts.shared / "sweep"
-    assert {host for part in parts(sweep) for host in part} == set(NODES)
-    assert (sweep / "best/model.safetensors").exists()
+def test_a_batch_and_a_sweep_by_n2n_submit_work_on_both_hosts(
+    cluster: Cluster, images: Path, pairs: PairSet
+) -> None:
+    batch, sweep = begin_both(cluster, "first")
+    release(cluster, *NODES)
+    assert "200 done" in batch.end()
+    assert "2 done" in sweep.end()
+    assert_complete(images, cluster.hosts.shared / "first-clean")
+    assert writers(cluster.hosts.shared / "first-clean") == NODES
+    hosts = trials(cluster.hosts.shared / "first-sweep").values()
+    assert sorted(hosts) == [["head"], ["worker"]]
 
 
-def begin_sweep(cluster: Cluster, pairs: str, name: str) -> Running:
-    """As many trials as hosts, each of which takes a whole one."""
-    space = ["--set", "model=seed", "--set", "width=2", "--set", "batch_size=8"]
-    size = ["--trials", str(len(NODES)), "--max-epochs", "6", "--scheduler", "none"]
-    place = ["--cpus-per-trial", str(CPUS)]
-    return cluster.submit("sweep", pairs, "--run", f"/mnt/{name}", *size, *space, *place)
+def begin_both(cluster: Cluster, name: str) -> tuple[Running, Running]:
+    """Jobs with a part at work on each host, which has one of its two CPUs for each job.
+
+    The parts are held.
+    """
+    clean, run = f"/mnt/{name}-clean", f"/mnt/{name}-sweep"
+    batch = cluster.submit(
+        *("denoise", "/mnt/images", clean, "--model", "/mnt/model.safetensors"),
+        *("--workers", "2", "--threads", "1"),
+    )
+    folder = cluster.hosts.shared / f"{name}-clean"
+    hold_until_both(cluster, batch, "ray::Host", lambda: writers(folder))
+    sweep = cluster.submit(
+        *("sweep", "/mnt/pairs", "--run", run, "--trials", "2", "--max-epochs", "8"),
+        *("--scheduler", "none", "--cpus-per-trial", "1"),
+        *("--set", "model=seed", "--set", "width=2", "--set", "batch_size=8"),
+    )
+    directory = cluster.hosts.shared / f"{name}-sweep"
+    hold_until_both(
+        cluster,
+        sweep,
+        "ray::TrialProcess",
+        lambda: {host for hosts in trials(directory).values() for host in hosts},
+    )
+    return batch, sweep
 
 
-def parts(sweep: Path) -> list[list[str]]:
-    """Of each trial the hosts that it has run on."""
-    found = []
-    for file in sorted(sweep.glob("trials/*/provenance.jsonl")):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
-        found.append([line["hardware"]["host"] for line in lines if line["event"] == "begin"])
-    return found
+def hold_until_both(
+    cluster: Cluster, job: Running, process: str, seen: Callable[[], set[str]]
+) -> None:
+    """Hold the job's process on a host on which work was seen, until it was seen on both."""
+    held: set[str] = set()
+
+    def both_held() -> bool:
+        for name in seen() - held:
+            cluster.hosts[name].signal(process, signal.SIGSTOP)
+            held.add(name)
+        return held == NODES
+
+    job.until(both_held)
 
 
-def test_a_batch_by_n2n_submit_works_on_all_hosts(cluster: Cluster, images: Path) -> None:
-    job = begin_batch(cluster, "clean")
-    clean = cluster.hosts.shared / "clean"
-    let_all_begin(cluster, job, clean)
-    assert "200 done" in job.end()
-    assert {path.name for path in images.iterdir()} == {p.name for p in clean.glob("*.bmp")}
-    assert writers(clean) == set(NODES)
-
-
-def begin_batch(cluster: Cluster, name: str) -> Running:
-    """As many workers as hosts, each of which takes a whole one."""
-    words = "denoise", "/mnt/images", f"/mnt/{name}", "--model", "/mnt/model.safetensors"
-    return cluster.submit(*words, "--workers", str(len(NODES)), "--threads", str(CPUS))
+def release(cluster: Cluster, *names: str) -> None:
+    for name in names:
+        cluster.hosts[name].signal("ray::", signal.SIGCONT)
 
 
 def writers(folder: Path) -> set[str]:
@@ -260,44 +278,38 @@ def writers(folder: Path) -> set[str]:
     return {name for name in NODES if 0o666 & ~UMASKS[name] in modes}
 
 
-def let_all_begin(cluster: Cluster, job: Running, folder: Path, keep: str = "") -> None:
-    """Hold the worker of a host that has written, until each host has; then let go all but one."""
-    held: set[str] = set()
-
-    def all_begun() -> bool:
-        for name in writers(folder) - held:
-            cluster.hosts[name].signal("ray::Host", signal.SIGSTOP)
-            held.add(name)
-        return held == set(NODES)
-
-    job.until(all_begun)
-    for name in held - {keep}:
-        cluster.hosts[name].signal("ray::Host", signal.SIGCONT)
+def trials(sweep: Path) -> dict[Path, list[str]]:
+    """Of each trial's directory the hosts that it has run on, in their order."""
+    found = {}
+    for file in sweep.glob("trials/*/provenance.jsonl"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        hosts = [line["hardware"]["host"] for line in lines if line["event"] == "begin"]
+        found[file.parent] = list(dict.fromkeys(hosts))
+    return found
 
 
-def test_a_batch_that_loses_a_host_ends_complete(cluster: Cluster, images: Path) -> None:
-    job = begin_batch(cluster, "kept")
-    kept = cluster.hosts.shared / "kept"
-    let_all_begin(cluster, job, kept, keep="worker-1")  # with images in hand
-    cluster.hosts["worker-1"].lose()
-    assert "200 done" in job.end()
-    assert {path.name for path in images.iterdir()} == {p.name for p in kept.glob("*.bmp")}
-    for path in kept.glob("*.bmp"):
-        clean = cluster.hosts.shared / "clean" / path.name
-        assert path.read_bytes() == clean.read_bytes()
+def assert_complete(images: Path, clean: Path) -> None:
+    written = {path.name for path in clean.iterdir()} - {"n2n-manifest.jsonl"}
+    assert written == {path.name for path in images.iterdir()}
 
 
-def test_a_sweep_that_loses_a_host_ends_complete(cluster: Cluster, pairs: str) -> None:
-    """One host is gone already: two trials run, and the third waits for a place."""
-    job = begin_sweep(cluster, pairs, "other")
-    sweep = cluster.hosts.shared / "other"
-    job.until(lambda: any("worker-2" in hosts for hosts in parts(sweep)))
-    (number,) = (place for place, hosts in enumerate(parts(sweep)) if "worker-2" in hosts)
-    metrics = sweep / f"trials/{number:04}/metrics.jsonl"
-    job.until(metrics.exists)
-    cluster.hosts["worker-2"].lose()
-    assert f"{len(NODES)} done" in job.end()
-    assert parts(sweep)[number] == ["worker-2", "head"]
+def test_a_batch_and_a_sweep_that_lose_a_host_end_complete(
+    cluster: Cluster, images: Path, pairs: PairSet
+) -> None:
+    batch, sweep = begin_both(cluster, "second")
+    directory = cluster.hosts.shared / "second-sweep"
+    (lost,) = (trial for trial, hosts in trials(directory).items() if hosts == ["worker"])
+    cluster.hosts["worker"].signal("ray::TrialProcess", signal.SIGCONT)
+    sweep.until((lost / "metrics.jsonl").exists)  # an epoch is done; the batch's worker is held
+    cluster.hosts["worker"].lose()
+    release(cluster, "head")
+    assert "200 done" in batch.end()
+    assert "2 done" in sweep.end()
+    first, second = (cluster.hosts.shared / f"{name}-clean" for name in ("first", "second"))
+    assert_complete(images, second)
+    for path in images.iterdir():
+        assert (second / path.name).read_bytes() == (first / path.name).read_bytes()
+    assert trials(directory)[lost] == ["worker", "head"]
 
 
 def test_the_token_is_in_no_log_of_ray(cluster: Cluster) -> None:
