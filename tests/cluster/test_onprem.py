@@ -143,7 +143,7 @@ def images(cluster: Cluster) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     for number in range(200):
         Image.fromarray(np.roll(pixels, number, 0)).save(folder / f"{number}.bmp")
-    model = (ROOT / "n2n/pretrained/seed.safetensors").read_bytes()
+    model = (ROOT / "n2n/pretrained/seed32.safetensors").read_bytes()
     (folder.parent / "model.safetensors").write_bytes(model)
     return folder
 
