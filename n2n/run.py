@@ -18,18 +18,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
-from n2n.checkpoint import Learner, decode, describe, encode, read_tensors, write_tensors
+from n2n.checkpoint import Learner, describe, read_tensors, write_tensors
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import TEMPORARY, digest_of, replacing
+from n2n.position import Position
 
-if TYPE_CHECKING:
-    from n2n.peers import Peers
-
-__all__ = ["Position", "RunDirectory", "share_state"]
+__all__ = ["RunDirectory"]
 
 # Settings that runs of earlier versions do not name, and what they were trained with.
 EARLIER = {
@@ -42,60 +40,6 @@ EARLIER = {
 }
 SECONDS_BETWEEN_LOOKS = 0.05
 SECONDS_TO_END = 2.0
-
-
-@dataclass(frozen=True)
-class Position:
-    """Where a run stands: `epoch` epochs done, `batch` batches of the next one.
-
-    loss_sum: of those batches, each loss times its images; images: how many those were. seconds,
-    compute_seconds: spent on them, in all and in forward, backward and step (on a GPU: on asking
-    for these); reduce_seconds: of the latter, on adding up gradients over several processes.
-    best: the best selection score so far, and best_epoch the epoch that reached it.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    loss_sum: float = 0.0
-    images: int = 0
-    best: float | None = None
-    best_epoch: int | None = None
-    seconds: float = 0.0
-    compute_seconds: float = 0.0
-    reduce_seconds: float = 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
-
-    def is_end(self, *, epochs: int, patience: int) -> bool:
-        """Whether so many epochs are done, or the last `patience` ones were no better (0: any)."""
-        since_best = self.epoch - (self.best_epoch or 0)
-        return self.epoch >= epochs or 0 < patience <= since_best
-
-    def metrics(self, *, lr: float, validation_seconds: float) -> dict[str, Any]:
-        """Of an epoch that stands at its end: its line of metrics.jsonl but for the scores."""
-        return {
-            "epoch": self.epoch + 1,
-            "lr": lr,
-            "train_loss": self.loss_sum / self.images,
-            "seconds": round(self.seconds, 3),
-            "compute_seconds": round(self.compute_seconds, 3),
-            "validation_seconds": round(validation_seconds, 3),
-            "images_per_second": round(self.images / self.seconds, 1),
-        }
-
-
-def share_state(peers: "Peers", learner: Learner, position: Position) -> Position:
-    """Give rank 0's weights, optimiser and position to all processes; returns that position."""
-    content = b""
-    if peers.leads:
-        place = {"position": position.as_dict()}
-        content = encode(learner.tensors(), place)
-    tensors, metadata = decode(peers.broadcast(content), "what rank 0 sent")
-    if peers.leads:
-        return position
-    learner.load(tensors)
-    return Position(**metadata["position"])
 
 
 @dataclass

@@ -25,8 +25,9 @@ from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted
 from n2n.evaluation import Scores, evaluate
 from n2n.pipeline import feed
+from n2n.position import Position, share_state
 from n2n.provenance import describe_set, recorded, versions
-from n2n.run import Position, RunDirectory, share_state
+from n2n.run import RunDirectory
 
 if TYPE_CHECKING:
     from n2n.peers import Peers

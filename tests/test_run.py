@@ -17,7 +17,8 @@ from n2n.checkpoint import Learner, read_tensors
 from n2n.config import TrainConfig
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.nn import SGD
-from n2n.run import Position, RunDirectory
+from n2n.position import Position
+from n2n.run import RunDirectory
 from n2n.trainer import Trainer
 
 CONFIG = TrainConfig.of("published", model_config={"width": 2}, epochs=2, batch_size=45)

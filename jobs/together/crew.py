@@ -14,7 +14,7 @@ from jobs.processes.seat import Died, Placement, dismiss, fetch
 from jobs.together.member import Member, Place, Task
 from n2n.errors import Interrupted, JobFailed, PeerLost
 from n2n.peers import LOOPBACK
-from n2n.run import Position
+from n2n.position import Position
 
 __all__ = ["Crew", "News", "NoPlace", "assembled"]
 

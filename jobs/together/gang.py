@@ -19,7 +19,8 @@ from jobs.processes.session import joined
 from jobs.together.crew import NoPlace, assembled
 from jobs.together.member import Task
 from n2n.errors import Interrupted, InvalidValue, JobFailed
-from n2n.run import Position, RunDirectory
+from n2n.position import Position
+from n2n.run import RunDirectory
 
 if TYPE_CHECKING:
     from n2n.config import TrainConfig

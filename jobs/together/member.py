@@ -11,7 +11,7 @@ import ray
 
 from jobs.processes.host import Raised, end_with_parent
 from n2n.errors import InvalidValue, PairSetError
-from n2n.run import Position
+from n2n.position import Position
 
 if TYPE_CHECKING:
     from n2n.config import TrainConfig

@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 from safetensors.torch import load_file
 
-from jobs.train import epoch_line, main, parse_setting
+from jobs.display.epochs import epoch_line
+from jobs.train import main, parse_setting
 from n2n import device, models
 from n2n.checkpoint import load_model, read_tensors
 from n2n.config import PRESETS, TrainConfig
