@@ -57,10 +57,10 @@ PRESETS: dict[str, dict[str, Any]] = {
         "flips": False,
         "swap": False,
     },
-    # By what is known, and not yet by a comparison of finished runs: `fast` still gains from epoch to
-    # epoch when it ends (25.47, 25.75, 26.12 dB after 1, 2 and 5), so more of them and more weights;
-    # turns on top, which leave noise and task as they are; an average for the noise of the last
-    # steps, and a bound for the rare batch whose gradient is far from the others'.
+    # Chosen by what is known, not yet by comparing finished runs: `fast` still gains when it ends
+    # (25.47, 25.75, 26.12 dB after 1, 2 and 5 epochs), so more epochs and more weights; turns,
+    # which leave the noise as it is; an average over the last steps, whose noise it takes out; a
+    # bound for the rare batch whose gradient is far from the others'.
     "best": {
         "model_config": {"width": 96, "hidden": 192},
         "epochs": 40,
