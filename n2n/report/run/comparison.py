@@ -1,6 +1,7 @@
 """The network beside its input and classical denoisers, on the same images by one protocol."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -134,7 +135,9 @@ def _classical(peer: Classical) -> Method:
     def run(pixels: Pixels) -> Tensor:
         results = []
         for image in pixels.transpose(0, 2, 3, 1).astype(np.float32) / 255:
-            sigma = float(estimate_sigma(image, channel_axis=-1, average_sigmas=True))
+            with warnings.catch_warnings():  # of images so small that they look like channels
+                warnings.simplefilter("ignore", UserWarning)
+                sigma = float(estimate_sigma(image, channel_axis=-1, average_sigmas=True))
             results.append(peer(image, sigma) if sigma > 0 else image)
         stacked = np.stack(results).transpose(0, 3, 1, 2)
         return torch.from_numpy(np.ascontiguousarray(stacked)).clamp(0, 1)
