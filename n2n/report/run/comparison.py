@@ -100,7 +100,7 @@ def _own(run: Run) -> Iterator[Block]:
     rows = [(text, scores[name]) for name, text in names.items() if scores.get(name) is not None]
     if rows:
         caption = f"Recorded by the run at epoch {run.best_epoch}, over all validation pairs"
-        yield Table(caption, ["", Column("value", "{:.4f}")], [_whole(row) for row in rows])
+        yield Table(caption, ["score", Column("value", "{:.4f}")], [_whole(row) for row in rows])
 
 
 def _whole(row: tuple[str, float]) -> tuple[str, Cell]:
