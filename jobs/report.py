@@ -4,21 +4,19 @@ from pathlib import Path
 
 import click
 
-from jobs.command import job, print_json
+from jobs.command import Reads, Writes, job, print_json
 
 __all__ = ["main"]
 
 
 @job("report")
-@click.argument("path", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("path", metavar="RUN", type=Writes(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder it goes to.  [default: RUN/report]"
+    "--out", type=Writes(path_type=Path), help="Folder it goes to.  [default: RUN/report]"
 )
 @click.option("--figures-only", is_flag=True, help="The figures for papers, and no page.")
-@click.option(
-    "--set", "pairs", type=click.Path(path_type=Path), help="The pair set, if it was moved."
-)
-@click.option("--photos", type=click.Path(path_type=Path), help="Folder of photographs to denoise.")
+@click.option("--set", "pairs", type=Reads(path_type=Path), help="The pair set, if it was moved.")
+@click.option("--photos", type=Reads(path_type=Path), help="Folder of photographs to denoise.")
 @click.option("--peers/--no-peers", default=True, help="Compare with classical denoisers.")
 @click.option("--threads", type=int, help="CPU threads.  [default: all cores, at most 16]")
 @click.option("--json", "as_json", is_flag=True, help="Print where it is as JSON.")

@@ -7,7 +7,7 @@ which gives a `Report`; `KINDS` says which module, and what it is known by.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,12 @@ __all__ = ["Options", "Report", "kind_of", "report"]
 # kind: (module that makes it, a file that is there)
 KINDS = {
     "run": ("n2n.report.run", "config.yaml"),
+    "sweep": ("n2n.report.sweep", "sweep.yaml"),
+    "denoised folder": ("n2n.report.batch", "n2n-manifest.jsonl"),
 }
+
+
+REFRESH = 10  # seconds
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,17 @@ class Options:
 
     pairs: the pair set, where it no longer lies where it was; photos: a folder of photographs to
     be denoised; peers: compare with classical denoisers, where scikit-image is installed.
-    threads: of the processor.
+    threads: of the processor. quick: leave out what takes long. live: the work still goes on, so
+    the page loads itself anew. folder: where the page goes.
     """
 
     pairs: Path | None = None
     photos: Path | None = None
     peers: bool = True
     threads: int = 1
+    quick: bool = False
+    live: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -78,8 +87,9 @@ def report(
     that holds none of KINDS.
     """
     module, _ = KINDS[kind_of(path)]
-    made: Report = import_module(module).make(path, options or Options())
     folder = path / "report" if out is None else out
+    options = replace(options or Options(), folder=folder)
+    made: Report = import_module(module).make(path, options)
     for figure in made.figures:
         figure.write(folder / "figures")
     for name in made.retired:
@@ -87,7 +97,8 @@ def report(
             (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     if not page:
         return folder / "figures"
-    made.page.write(folder / "index.html")
+    page_made = replace(made.page, refresh=REFRESH) if options.live else made.page
+    page_made.write(folder / "index.html")
     return folder / "index.html"
 
 

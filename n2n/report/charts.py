@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from n2n.report.blocks import Table
 from n2n.report.page import Block
 
-__all__ = ["COLOURS", "Chart", "axis", "finite", "label", "line"]
+__all__ = ["COLOURS", "INK", "QUIET", "RULE", "Chart", "axis", "finite", "label", "line"]
 
 COLOURS = tuple(f"var(--c{number})" for number in range(1, 7))
 INK, QUIET, RULE, PAPER = "var(--ink)", "var(--quiet)", "var(--rule)", "var(--paper)"
@@ -23,8 +23,9 @@ INK, QUIET, RULE, PAPER = "var(--ink)", "var(--quiet)", "var(--rule)", "var(--pa
 class Chart(Block):
     """A chart. traces, layout: plotly's, as JSON values; layout is added to the page's own.
 
-    table: the same values for those who cannot see or point; height: pixels. needs_eval: of
-    kinds of traces that draw by WebGL.
+    A trace's customdata, where it is text, is the key of what a click on its points leads to.
+    table: the same values for those who cannot see or point; height: pixels. Traces
+    that draw by WebGL are no good: plotly makes code of strings for them, which a page forbids.
     """
 
     title: str
@@ -33,7 +34,6 @@ class Chart(Block):
     layout: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     height: int = 320
-    needs_eval: bool = False
     template: ClassVar[str] = "chart.html.jinja"
     scripts: ClassVar[tuple[str, ...]] = ("plotly", "charts.js")
 

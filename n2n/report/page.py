@@ -32,13 +32,12 @@ class Block:
 
     template: shows it as HTML; it is given `block`, an `id` that the page has once, and
     `render`, which shows a block inside of this one. scripts: what it needs, by name: "plotly",
-    or a file of the templates' folder. needs_eval: whether they make code of strings, as plotly
-    does for what it draws by WebGL (parallel coordinates).
+    or a file of the templates' folder; styles: such files, too.
     """
 
     template: ClassVar[str]
     scripts: ClassVar[tuple[str, ...]] = ()
-    needs_eval: bool = False
+    styles: ClassVar[tuple[str, ...]] = ()
 
     def inner(self) -> Iterator["Block"]:
         """The blocks inside of this one."""
@@ -79,14 +78,16 @@ class Page:
             return Markup(template.render(block=block, id=f"b{next(numbers)}", render=render))
 
         blocks = list(_all_blocks(block for part in self.sections for block in part.blocks))
-        names = dict.fromkeys(["page.js", *(name for block in blocks for name in block.scripts)])
+        own = ["page.js", "live.js"] if self.refresh else ["page.js"]
+        names = dict.fromkeys([*(name for block in blocks for name in block.scripts), *own])
+        styles = dict.fromkeys(["style.css", *(name for block in blocks for name in block.styles)])
         scripts = [_script(name) for name in names]
         page = _environment().get_template("page.html.jinja")
         return page.render(
             page=self,
-            style=Markup(_text("style.css")),
+            style=Markup("".join(map(_text, styles))),
             scripts=[Markup(script) for script in scripts],
-            policy=_policy(scripts, needs_eval=any(block.needs_eval for block in blocks)),
+            policy=_policy(scripts),
             made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
             render=render,
         )
@@ -128,11 +129,10 @@ def _script(name: str) -> str:
     return str(get_plotlyjs())
 
 
-def _policy(scripts: Sequence[str], *, needs_eval: bool) -> str:
+def _policy(scripts: Sequence[str]) -> str:
     """Nothing from elsewhere, and no script but these."""
     digests = [hashlib.sha256(script.encode()).digest() for script in scripts]
     allowed = [f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests]
-    allowed += ["'unsafe-eval'"] if needs_eval else []
     parts: dict[str, Any] = {
         "default-src": "'none'",
         "base-uri": "'none'",

@@ -30,6 +30,13 @@ def make(path: Path, options: Options) -> Report:
     run = read_run(path, options.pairs)
     structure = architecture.structure_of(run)
     shown = examined = None
+    if options.quick:
+        parts = [
+            learning.section(run),
+            architecture.section(run, structure),
+            making.section(run),
+        ]
+        return Report(Page("Run", run.name, parts, _summary(run), _highlights(run)))
     if run.network is not None and run.split is not None:
         shown, examined = Examples(run), examine(run.network, run.split)
     sections = [

@@ -1,5 +1,6 @@
 "use strict";
-// Draws every chart in the colours of the page, and again when the screen turns dark or light.
+// Draws charts in the colours of the page, each when it comes near the screen or is to be printed,
+// and again when the screen turns dark or light.
 (() => {
   const style = getComputedStyle(document.documentElement);
   const resolve = (value) => {
@@ -12,12 +13,30 @@
     return Object.fromEntries(Object.entries(value).map(([key, inner]) => [key, resolve(inner)]));
   };
   const settings = { responsive: true, displayModeBar: false };
-  const draw = () => {
-    for (const place of document.querySelectorAll("[data-chart]")) {
-      const figure = JSON.parse(document.getElementById(place.dataset.chart).textContent);
-      Plotly.react(place, resolve(figure.data), resolve(figure.layout), settings);
-    }
+  const drawn = new Set();
+  const draw = (place) => {
+    const figure = JSON.parse(document.getElementById(place.dataset.chart).textContent);
+    Plotly.react(place, resolve(figure.data), resolve(figure.layout), settings);
+    if (drawn.has(place)) return;
+    drawn.add(place);
+    place.on("plotly_click", (event) => { // a point that belongs to a part of the page
+      const part = event.points[0].customdata;
+      if (part) location.hash = part;
+    });
   };
-  draw();
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  const near = new IntersectionObserver((entries) => {
+    for (const entry of entries) {
+      if (!entry.isIntersecting) continue;
+      near.unobserve(entry.target);
+      draw(entry.target);
+    }
+  }, { rootMargin: "500px" });
+  const places = document.querySelectorAll("[data-chart]");
+  for (const place of places) near.observe(place);
+  addEventListener("beforeprint", () => {
+    for (const place of places) if (!drawn.has(place)) draw(place);
+  });
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
+    for (const place of drawn) draw(place);
+  });
 })();
