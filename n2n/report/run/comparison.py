@@ -146,23 +146,19 @@ def _classical(peer: Classical) -> Method:
 
 
 def _try(name: str, method: Method | None, columns: dict[str, Pixels], split: Split) -> Trial:
-    """None: the images as they are."""
+    """What a method does to the images; None: they stay as they are."""
     x, y = columns["input"], columns["target"]
     reference = reference_of(split)
-    seconds = None
-    if method is None:
-        method = to_float
-    else:
-        method(x[:1])  # what is loaded at first is not counted
-        before = time.perf_counter()
-    denoised = method(x)
-    if method is not to_float:
-        seconds = time.perf_counter() - before
+    run = method or to_float
+    run(x[:1])  # what is loaded at first is not counted
+    before = time.perf_counter()
+    denoised = run(x)
+    seconds = time.perf_counter() - before if method is not None else None
     if reference:
         clean = to_float(columns[reference])
         return Trial(name, seconds, mse(denoised, clean).numpy(), ssim(denoised, clean).numpy())
     there, back = to_float(x), to_float(y)
-    errors = (mse(denoised, back) + mse(method(y), there) - mse(there, back)) / 2
+    errors = (mse(denoised, back) + mse(run(y), there) - mse(there, back)) / 2
     return Trial(name, seconds, errors.numpy(), None)
 
 
