@@ -62,3 +62,18 @@ def picture(element: "Locator") -> NDArray[np.uint8]:
     """What is seen of an element, (H, W, 3)."""
     shot = element.screenshot(animations="disabled")
     return np.asarray(PIL.Image.open(io.BytesIO(shot)).convert("RGB"))
+
+
+def scroll_through(page: "Page") -> None:
+    """Down and up again, so that all is drawn that waits until it is near the screen."""
+    page.evaluate(
+        """async () => {
+            const frame = () => new Promise(requestAnimationFrame);
+            for (let top = 0; top < document.body.scrollHeight; top += innerHeight / 2) {
+                scrollTo({ top, behavior: "instant" });
+                await frame();
+                await frame();
+            }
+            scrollTo({ top: 0, behavior: "instant" });
+        }"""
+    )
