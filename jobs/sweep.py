@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import gibibytes, job
+from jobs.command import Reads, Writes, gibibytes, job
 from jobs.display.board import Board
 from jobs.display.findings import described, print_plan, report
 from jobs.display.onlookers import Listener, Onlookers
@@ -34,11 +34,9 @@ def parse_duration(text: str) -> float:
 
 
 @job("sweep")
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
-@click.option(
-    "--run", type=click.Path(path_type=Path), required=True, help="The sweep's directory."
-)
-@click.option("--space", type=click.Path(path_type=Path), help="YAML, as above.")
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
+@click.option("--run", type=Writes(path_type=Path), required=True, help="The sweep's directory.")
+@click.option("--space", type=Reads(path_type=Path), help="YAML, as above.")
 @click.option(
     "--set",
     "settings",

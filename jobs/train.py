@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json
+from jobs.command import (
+    Reads,
+    ReadsModel,
+    Writes,
+    device_options,
+    gibibytes,
+    job,
+    print_json,
+)
 from jobs.display.onlookers import Listener, Onlookers
 from jobs.display.progress import Progress, clock
 from jobs.together.team import Team, Training
 
 if TYPE_CHECKING:
-    from n2n.data import PairSet
+    from n2n.data import TrainingSet
     from n2n.trainer import TrainConfig
 
 __all__ = ["main"]
@@ -36,11 +44,23 @@ def parse_setting(text: str) -> tuple[str, int]:
 
 
 @job("train")
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's directory.")
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
+@click.option("--run", type=Writes(path_type=Path), required=True, help="The run's directory.")
 @click.option("--preset", help="fast or published.  [default: fast; published for --model seed]")
 @click.option("--model", help="Architecture: n2n, seed or unet.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=N", help="Its width, depth, …")
+@click.option(
+    "--stream-from",
+    "folder",
+    type=Reads(path_type=Path),
+    help="Photographs to draw training pairs from, anew in every epoch.",
+)
+@click.option("--images", type=int, help="Pairs an epoch of --stream-from.  [default: as in SET]")
+@click.option(
+    "--clip-noise/--no-clip-noise",
+    default=False,
+    help="Round and clip what --stream-from draws to 8 bits, as in SET.",
+)
 @click.option("--epochs", type=int, help="Times through the set.")
 @click.option("--batch-size", type=int, help="Pairs a step.")
 @click.option("--optimizer", help="sgd, adam or adamw.")
@@ -58,7 +78,9 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="A model to begin with.")
+@click.option(
+    "--from", "source", type=ReadsModel(), metavar="NAME|FILE", help="A model to begin with."
+)
 @click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
 @device_options("fp32, tf32 or bf16")
 @click.option("--workers", default=1, help="Processes that share every batch; more than 1: on Ray.")
@@ -87,7 +109,10 @@ def main(
     run: Path,
     preset: str | None,
     settings: tuple[str, ...],
-    source: Path | None,
+    source: str | None,
+    folder: Path | None,
+    images: int | None,
+    clip_noise: bool,
     device: str,
     threads: int | None,
     workers: int,
@@ -111,6 +136,10 @@ def main(
     keeps its preset. The best model so far is RUN/model.safetensors, chosen by its pooled PSNR on
     the validation pairs: against their clean images, or estimated from the noisy pairs alone.
 
+    --stream-from FOLDER: in place of SET's training pairs, crops and noise drawn anew in every
+    epoch from the photographs in FOLDER and below. Size, noise and validation are SET's, and what
+    that was made of is left out. Photographs stay decoded as far as --memory goes.
+
     --from MODEL: train on a model file, from its architecture and weights. The run keeps a copy.
 
     --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
@@ -120,10 +149,10 @@ def main(
     again at the last checkpoint, with fewer if fewer find a place.
     """
     from n2n.config import configure
-    from n2n.data import PairSet
     from n2n.device import keep_freed_memory
     from n2n.memory import pairs_to_hold
     from n2n.run import RunDirectory
+    from n2n.shipped import locate
     from n2n.start import Start, resumed
 
     explicit = {name: value for name, value in options.items() if value is not None}
@@ -139,16 +168,17 @@ def main(
         if preset is None and begun:
             preset = str(begun["preset"])
         explicit = resumed(begun, explicit)
-        if source is not None:
-            explicit = Start.read(source).settings(explicit)
-        found = PairSet.open(pairs)
+        start = locate(source) if source is not None else None
+        if start is not None:
+            explicit = Start.read(start).settings(explicit)
+        found = open_set(pairs, folder, images, clip_noise)
         held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
         explicit.setdefault("memory_limit", held)
         config, left_out = configure(found, preset, **explicit)
         for line in left_out:
             click.echo(line, err=True)
         trainer = train_with_progress(
-            config, found, run, team, start=source, report=report, tensorboard=tensorboard
+            config, found, run, team, start=start, report=report, tensorboard=tensorboard
         )
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
@@ -159,9 +189,27 @@ def main(
         print_json(trainer.run.metrics[-1])
 
 
+def open_set(pairs: Path, folder: Path | None, images: int | None, clipped: bool) -> "TrainingSet":
+    """The pair set, its training pairs drawn from the photographs in a folder, if there is one."""
+    from n2n.data import PairSet, stream_from
+    from n2n.errors import InvalidValue
+
+    found = PairSet.open(pairs)
+    if folder is None:
+        if images is not None or clipped:
+            raise InvalidValue(
+                "--images and --clip-noise are --stream-from's; name a folder, or leave them out"
+            )
+        return found
+    with Progress() as progress:
+        streamed, line = stream_from(found, folder, rows=images, clipped=clipped, progress=progress)
+    click.echo(line, err=True)
+    return streamed
+
+
 def train_with_progress(
     config: "TrainConfig",
-    pairs: "PairSet",
+    pairs: "TrainingSet",
     run: Path,
     team: Team | None = None,
     *,

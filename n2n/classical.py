@@ -74,7 +74,9 @@ def _nlm(noisy: Image, sigma: float) -> NDArray[Any]:
 def _tv(noisy: Image, sigma: float) -> NDArray[Any]:
     from skimage.restoration import denoise_tv_chambolle
 
-    return np.asarray(denoise_tv_chambolle(noisy, 1.1 * sigma, channel_axis=-1))
+    return np.asarray(
+        denoise_tv_chambolle(noisy, 0.9 * sigma, eps=2e-5, max_num_iter=500, channel_axis=-1)
+    )
 
 
 def _bayes(noisy: Image, sigma: float) -> NDArray[Any]:
@@ -82,7 +84,7 @@ def _bayes(noisy: Image, sigma: float) -> NDArray[Any]:
 
 
 def _visu(noisy: Image, sigma: float) -> NDArray[Any]:
-    return _wavelets(noisy, sigma / 4, "VisuShrink")
+    return _wavelets(noisy, sigma / 2, "VisuShrink")
 
 
 def _wavelets(noisy: Image, sigma: float, method: str) -> NDArray[Any]:
@@ -101,10 +103,10 @@ def _opencv(noisy: Image, sigma: float) -> NDArray[Any]:
 
     pixels = np.clip(np.rint(noisy * 255), 0, 255).astype(np.uint8)
     if noisy.shape[2] == 1:
-        result = cv2.fastNlMeansDenoising(pixels, None, 0.8 * sigma * 255, 7, 21)
+        result = cv2.fastNlMeansDenoising(pixels, None, sigma * 255, 7, 21)
     else:
         h = sigma * 255
-        result = cv2.fastNlMeansDenoisingColored(pixels, None, 0.8 * h, h, 7, 21)
+        result = cv2.fastNlMeansDenoisingColored(pixels, None, 0.8 * h, 0.6 * h, 7, 21)
     return result.astype(np.float32) / 255
 
 

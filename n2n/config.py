@@ -8,7 +8,7 @@ import torch
 
 from n2n import models
 from n2n.checkpoint import Learner
-from n2n.data import PairSet
+from n2n.data import StreamedSet, TrainingSet
 from n2n.device import PRECISIONS
 from n2n.errors import InvalidValue, ShapeError
 from n2n.models import Network
@@ -170,16 +170,19 @@ class TrainConfig:
     @property
     def may_change(self) -> frozenset[str]:
         """The settings that may differ when a run is resumed: none that an epoch done rests on."""
-        names = {"preset", "set", "device", "threads", "patience"}
-        names |= {"checkpoint_seconds", "snapshots"}
+        names = {"preset", "set", "device", "threads", "patience", "snapshots"}
+        names |= {"checkpoint_seconds", "stream_from"}
         has_an_end = self.schedule == "cosine" or self.loss == "l0"
         return frozenset(names if has_an_end else names | {"epochs"})
 
-    def settings(self, pairs: PairSet) -> dict[str, Any]:
+    def settings(self, pairs: TrainingSet) -> dict[str, Any]:
         """What config.yaml holds: the set, and every setting."""
-        return {"set": str(pairs.path), "digest": pairs.digest, **asdict(self)}
+        places = {"set": str(pairs.path), "digest": pairs.digest}
+        if isinstance(pairs, StreamedSet):
+            places["stream_from"] = str(pairs.folder)
+        return {**places, **asdict(self)}
 
-    def require_suited(self, pairs: PairSet) -> None:
+    def require_suited(self, pairs: TrainingSet) -> None:
         """InvalidValue or ShapeError, with what to do, for a set that this cannot train on."""
         _, height, width = pairs.shape
         for name, reason in unusable(pairs).items():
@@ -227,7 +230,7 @@ class TrainConfig:
 
 
 def configure(
-    pairs: PairSet, preset: str | None = None, **settings: Any
+    pairs: TrainingSet, preset: str | None = None, **settings: Any
 ) -> tuple[TrainConfig, list[str]]:
     """`TrainConfig.of` for a set, and a line for each thing of the preset that was left out.
 
@@ -243,7 +246,7 @@ def configure(
     return config, lines
 
 
-def unusable(pairs: PairSet) -> dict[str, str]:
+def unusable(pairs: TrainingSet) -> dict[str, str]:
     """The augmentations that do not suit a set, and what each needs."""
     _, height, width = pairs.shape
     reasons = {}

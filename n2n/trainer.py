@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n.checkpoint import save_model, weights_of
 from n2n.config import TrainConfig
-from n2n.data import PairSet
+from n2n.data import StreamedSet, TrainingSet
 from n2n.data.augmentation import Augmentation
-from n2n.data.batches import WHOLE
+from n2n.data.batches import WHOLE, Pair
 from n2n.descent import Descent
 from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted
@@ -63,7 +62,7 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        pairs: PairSet,
+        pairs: TrainingSet,
         run: Path,
         *,
         on_batch: Callable[[int], None] = lambda images: None,
@@ -167,7 +166,8 @@ class Trainer:
         started = saved = time.monotonic()
         compute, begin = 0.0, self.position
         reduced = self._reduce_seconds
-        batches = feed(self._batches(), self.config.device, threaded=self.asynchronous)
+        threaded = self.asynchronous or isinstance(self.pairs, StreamedSet)
+        batches = feed(self._batches(), self.config.device, threaded=threaded)
         with closing(batches):
             for x, y in batches:
                 before, images = time.monotonic(), self._images(self.position.batch)
@@ -215,8 +215,8 @@ class Trainer:
             stop=self.stop,
         )
 
-    def _batches(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-        """The epoch's batches from the position on, augmented: uint8 (N, C, H, W) each."""
+    def _batches(self) -> Iterator[Pair]:
+        """The epoch's batches from the position on, augmented: (N, C, H, W) each."""
         config, begin = self.config, self.position
         share = self.peers.share if self.peers is not None else WHOLE
         batches = self.pairs.train.batches(

@@ -23,7 +23,7 @@ from n2n.run import Position, RunDirectory
 
 if TYPE_CHECKING:
     from n2n.config import TrainConfig
-    from n2n.data import PairSet
+    from n2n.data import TrainingSet
 
 __all__ = ["Gang"]
 
@@ -49,7 +49,7 @@ class Gang:
     def __init__(
         self,
         config: "TrainConfig",
-        pairs: "PairSet",
+        pairs: "TrainingSet",
         run: Path,
         *,
         placement: Placement,
@@ -108,8 +108,7 @@ class Gang:
         with joined(self._address, object_store=store) as own:
             if own and capacity(self._placement) < self.workers:
                 raise InvalidValue(self._no_place("to fit this machine"))
-            is_room = store > 0 if own else self._is_room()
-            self._train(self._task(self._share_columns() if is_room else None))
+            self._train(self._task(self._share_columns(store > 0 if own else self._is_room())))
         return self.run.metrics
 
     def _train(self, task: Task) -> None:
@@ -180,19 +179,27 @@ class Gang:
     # The pairs
 
     def _task(self, columns: Any) -> Task:
-        pairs = self.pairs
+        from n2n.data import StreamedSet
+
+        streamed = self.pairs if isinstance(self.pairs, StreamedSet) else None
         return Task(
             config=self.config,
-            pairs=Path(os.path.abspath(pairs.path)),
-            digest=pairs.digest,
+            pairs=Path(os.path.abspath(self.pairs.path)),
+            digest=streamed.base.digest if streamed is not None else self.pairs.digest,
             run=Path(os.path.abspath(self.run.path)),
             columns=columns,
+            streamed=streamed,
         )
 
-    def _share_columns(self) -> Any:
+    def _share_columns(self, is_room: bool) -> Any:
         """The training pairs in Ray's object store, once on each machine that uses them."""
+        from n2n.data import Split
+
+        train = self.pairs.train
+        if not is_room or not isinstance(train, Split):
+            return None
         try:
-            return ray.put(self.pairs.train.read())
+            return ray.put(train.read())
         except ray.exceptions.ObjectStoreFullError:
             return None
 
@@ -201,9 +208,12 @@ class Gang:
 
         Without, each worker reads its share of the pairs from the files in every epoch.
         """
+        from n2n.data import Split
         from n2n.device import choose_device
         from n2n.memory import fair_part
 
+        if not isinstance(self.pairs.train, Split):
+            return 0
         needed = self.pairs.train.nbytes + STORE_SPARE
         is_kept = self.pairs.train.nbytes <= self.config.memory_limit
         if not is_kept or not SHARED_MEMORY.is_dir():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from jobs.together.gang import Gang
     from n2n.config import TrainConfig
-    from n2n.data import PairSet
+    from n2n.data import TrainingSet
     from n2n.trainer import Trainer
 
 __all__ = ["Team", "Training"]
@@ -110,7 +110,7 @@ class Team:
     def trainer(
         self,
         config: "TrainConfig",
-        pairs: "PairSet",
+        pairs: "TrainingSet",
         run: Path,
         *,
         on_batch: Callable[[int], None],

@@ -52,10 +52,14 @@ class Options:
 
 @dataclass(frozen=True)
 class Report:
-    """A page, and the figures for papers, which are drawn when they are written."""
+    """A page, and the figures for papers, which are drawn when they are written.
+
+    retired: names of figures that are not among these, but may be left of an earlier report.
+    """
 
     page: "Page"
     figures: Sequence["Figure"] = ()
+    retired: Sequence[str] = ()
 
 
 def kind_of(path: Path) -> str:
@@ -85,9 +89,14 @@ def report(
     module, _ = KINDS[kind_of(path)]
     folder = path / "report" if out is None else out
     options = replace(options or Options(), folder=folder)
+    if not page:
+        options = replace(options, peers=False)  # of no figure
     made: Report = import_module(module).make(path, options)
     for figure in made.figures:
         figure.write(folder / "figures")
+    for name in made.retired:
+        for kind in ("png", "svg"):
+            (folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
     if not page:
         return folder / "figures"
     page_made = replace(made.page, refresh=REFRESH) if options.live else made.page

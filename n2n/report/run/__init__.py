@@ -19,6 +19,8 @@ from n2n.report.run.reading import Run, read_run
 
 __all__ = ["make"]
 
+FIGURES = ("figure-1-network", "figure-2-psnr", "figure-3-mse", "table-1-epochs", "residuals")
+
 
 def make(path: Path, options: Options) -> Report:
     """The report of the run at `path`.
@@ -53,7 +55,8 @@ def make(path: Path, options: Options) -> Report:
         *residuals.figures(run, examined),
     ]
     page = Page("Run", run.name, sections, _summary(run), _highlights(run))
-    return Report(page, figures)
+    made = {figure.name for figure in figures}
+    return Report(page, figures, [name for name in FIGURES if name not in made])
 
 
 def _summary(run: Run) -> str:
@@ -62,11 +65,16 @@ def _summary(run: Run) -> str:
         f"The network {settings.get('model')}, {run.epochs} of {settings.get('epochs')} epochs"
     ]
     noise = run.model.get("noise")
+    if run.train_rows is not None:
+        drawn = " an epoch, drawn from photographs," if run.stream is not None else ""
+        words.append(f"on {run.train_rows:,} pairs{drawn}")
     if run.pairs is not None:
-        words.append(f"on {run.pairs.train.rows:,} pairs of {_size(run.pairs.shape)}")
+        words[-1] += f" of {_size(run.pairs.shape)}"
     words.append(f"with the noise {noise}" if noise else "with noise of unknown kind")
     text = ", ".join(words) + "."
-    if not run.has_finished:
+    if run.has_finished and run.epochs < int(settings.get("epochs", 0)):
+        text += " It ended early: for as long as its patience allows, no epoch was better."
+    elif not run.has_finished:
         text += f" It has not reached its end: {_state(run)}."
     return text
 

@@ -10,7 +10,7 @@ from n2n.report.blocks import Absent, Table
 from n2n.report.figures import COLOURS, Figure, drawing
 from n2n.report.page import Block, Section
 from n2n.report.pictures import Drawn, Plate, embed
-from n2n.report.run.network import Layer, Structure, describe
+from n2n.report.run.network import Bridge, Layer, Structure, describe
 from n2n.report.run.reading import Pixels, Run
 
 if TYPE_CHECKING:
@@ -47,7 +47,11 @@ def section(run: Run, structure: Structure | None) -> Section:
         f"{structure.multiply_adds / (height * width):,.0f} a pixel; a pixel of the output depends "
         f"on at most {structure.receptive_field} × {structure.receptive_field} of the input."
     )
-    note = "Height: rows of the image. Width: channels. Under each layer: channels and size."
+    note = (
+        "Blue: convolutions, orange: transposed ones, green: blocks of patches. Height: rows of "
+        "the image; width: channels. Under each: channels, size, and in brackets the receptive "
+        "field."
+    )
     figure = Figure("figure-1-network", lambda: draw(structure))
     alt = f"{len(structure.stages)} layers with parameters; the table below has their numbers."
     blocks = [
@@ -111,8 +115,11 @@ def draw(structure: Structure) -> "Drawing":
             "", (between[1], 0), (between[0], 0), arrowprops={"arrowstyle": "->", "lw": 0.8}
         )
     _bridges(axes, structure, [left + width for left, width in zip(lefts, widths, strict=True)])
-    axes.set_xlim(-0.3, lefts[-1] + widths[-1] + 0.3)
-    axes.set_ylim(-HEIGHT / 2 - 0.75, HEIGHT / 2 + 0.45 + 0.42 * _depth(structure))
+    end = lefts[-1] + widths[-1]
+    axes.annotate("", (end + GAP, 0), (end, 0), arrowprops={"arrowstyle": "->", "lw": 0.8})
+    levels = max((_level(structure, bridge) + 1 for bridge in structure.bridges), default=0)
+    axes.set_xlim(-0.3, end + GAP + 0.1)
+    axes.set_ylim(-HEIGHT / 2 - 0.75, HEIGHT / 2 + 0.45 + 0.42 * levels)
     return figure
 
 
@@ -152,7 +159,7 @@ def _box(
 
 def _bridges(axes: "Axes", structure: Structure, ends: list[float]) -> None:
     """A bow over the layers that a connection passes by, from before to behind them."""
-    for level, bridge in enumerate(structure.bridges):
+    for bridge in structure.bridges:
         passed = [
             number
             for number, layer in enumerate(structure.stages, start=1)
@@ -161,14 +168,18 @@ def _bridges(axes: "Axes", structure: Structure, ends: list[float]) -> None:
         if not passed:
             continue
         begin, end = ends[passed[0] - 1] + GAP / 4, ends[passed[-1]] + GAP / 3
-        top = HEIGHT / 2 + 0.4 + 0.42 * level
+        top = HEIGHT / 2 + 0.4 + 0.42 * _level(structure, bridge)
         axes.plot([begin, begin, end, end], [0, top, top, 0], color="black", lw=0.7, ls=(0, (3, 2)))
         symbol = "+ input" if bridge.kind == "sum" else "concatenate"
         axes.text((begin + end) / 2, top + 0.03, symbol, ha="center", va="bottom", fontsize=6.5)
 
 
-def _depth(structure: Structure) -> int:
-    return len(structure.bridges)
+def _level(structure: Structure, bridge: Bridge) -> int:
+    """How many connections lie inside of one."""
+    return sum(
+        bridge.first <= other.first and other.last <= bridge.last and other is not bridge
+        for other in structure.bridges
+    )
 
 
 def _filters(network: Network) -> list[Block]:

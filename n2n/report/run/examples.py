@@ -71,9 +71,7 @@ class Examples:
         for row, places in enumerate(axes):
             for (name, pixels), place in zip(columns, places, strict=True):
                 place.imshow(viewable(crop(pixels[row])), cmap="gray", vmin=0, vmax=255)
-                place.set_xticks([])
-                place.set_yticks([])
-                place.grid(visible=False)
+                place.axis("off")
                 note = self._note(pixels, row)
                 place.set_title(f"{name}\n{note}" if row == 0 else note, fontsize=6.5)
         return figure
@@ -108,6 +106,12 @@ def section(run: Run, examples: Examples | None, examined: Examination | None) -
                 )
             )
         blocks += extremes(run.network, examined)
+        if run.stream is not None:
+            why = (
+                "whether these pairs are those that epochs were scored on: the digest of a run "
+                "that draws its pairs is of its photographs, too."
+            )
+            blocks.append(Absent("Not checked:", why))
         if run.pairs is not None and run.pairs.val is None:
             blocks.append(
                 Absent("Seen in training:", "the set has no validation pairs; these are its own.")

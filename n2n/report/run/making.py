@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from n2n.config import PRESETS
-from n2n.report.blocks import Absent, Cell, Column, Command, Facts, Table
+from n2n.report.blocks import Absent, Cell, Column, Columns, Command, Table
 from n2n.report.page import Block, Section
 from n2n.report.run.reading import Part, Run
 from n2n.sweep.winner import options_of
@@ -18,10 +18,11 @@ GIB = 1 << 30
 
 def section(run: Run) -> Section:
     """Everything that the result rests on."""
-    blocks: list[Block] = [*_command(run), _settings(run)]
+    blocks: list[Block] = [*_command(run)]
     if run.parts:
-        blocks += [_parts(run.parts), *_ground(run.parts)]
+        blocks += [Columns([_settings(run), _ground(run.parts)]), _parts(run.parts)]
     else:
+        blocks.append(_settings(run))
         blocks.append(Absent("No provenance:", "the run has no provenance.jsonl."))
     lead = "Every setting, the data by its digest, the code, the machine, and how to do it again."
     return Section("making", "How it was made", blocks, lead)
@@ -43,7 +44,9 @@ def _settings(run: Run) -> Table:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return value or "—"
+    return json.dumps(value, default=str)
 
 
 def _parts(parts: Sequence[Part]) -> Table:
@@ -75,7 +78,7 @@ def _parts(parts: Sequence[Part]) -> Table:
     return Table("Parts: it begins anew whenever it is resumed", columns, rows)
 
 
-def _ground(parts: Sequence[Part]) -> Sequence[Block]:
+def _ground(parts: Sequence[Part]) -> Table:
     """Data, code and machine of the last part."""
     begin = parts[-1].begin
     found: Mapping[str, Any] = begin.get("set") or {}
@@ -86,6 +89,7 @@ def _ground(parts: Sequence[Part]) -> Sequence[Block]:
         ("pair set", str(found.get("path"))),
         ("digest of the set", str(found.get("digest"))),
         *rows,
+        *_stream(found.get("stream")),
         ("seed", (begin.get("settings") or {}).get("seed")),
         ("n2n", str(code.get("version"))),
         ("commit", _commit(code)),
@@ -97,7 +101,18 @@ def _ground(parts: Sequence[Part]) -> Sequence[Block]:
         ),
         *_machine(hardware),
     ]
-    return [Facts(facts)]
+    return Table("What it rests on, of the last part", ["fact", "value"], facts)
+
+
+def _stream(stream: Mapping[str, Any] | None) -> list[tuple[str, Cell]]:
+    """Of training pairs that are drawn from photographs as they are needed."""
+    if stream is None:
+        return []
+    return [
+        ("photographs drawn from", str(stream.get("folder"))),
+        ("their number", len(stream.get("photographs") or ())),
+        ("noise drawn", str(stream.get("noise"))),
+    ]
 
 
 def _commit(code: Mapping[str, Any]) -> str:

@@ -91,9 +91,9 @@ def _sliders(run: Run, network: Network, folder: Path, noise: NoiseModel | None)
 
 def _seen(run: Run, paths: Sequence[Path]) -> set[Path]:
     """Those that the training pairs were made of."""
-    if run.pairs is None:
-        return set()
-    digests = {digest for _, digest in run.pairs.train.sources}
+    drawn = run.stream["photographs"] if run.stream is not None else []
+    made = run.pairs.train.sources if run.pairs is not None else ()
+    digests = {digest for _, digest in (*drawn, *made)}
     return {path for path in paths if digest_of(path) in digests}
 
 

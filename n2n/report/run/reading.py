@@ -91,7 +91,25 @@ class Run:
 
     @property
     def has_finished(self) -> bool:
-        return self.epochs >= int(self.settings.get("epochs", 0))
+        """Whether it reached its end: all epochs, or those that its patience allowed."""
+        ended = bool(self.parts) and self.parts[-1].outcome == "done"
+        return ended or self.epochs >= int(self.settings.get("epochs", 0))
+
+    @property
+    def stream(self) -> Mapping[str, Any] | None:
+        """Of training pairs drawn from photographs: which ones; None of those of the set."""
+        last = self.parts[-1].begin if self.parts else {}
+        found: Mapping[str, Any] | None = (last.get("set") or {}).get("stream")
+        return found
+
+    @property
+    def train_rows(self) -> int | None:
+        """Training pairs of an epoch."""
+        last = self.parts[-1].begin if self.parts else {}
+        rows = ((last.get("set") or {}).get("rows") or {}).get("train")
+        if rows is None and self.pairs is not None:
+            return self.pairs.train.rows
+        return None if rows is None else int(rows)
 
     def missing(self) -> str | None:
         """Why the network cannot be tried on pairs; None where it can."""
@@ -151,7 +169,8 @@ def _read_network(directory: RunDirectory) -> tuple[Network, dict[str, Any]]:
 def _open_set(settings: Mapping[str, Any], moved: Path | None, network: Network | None) -> PairSet:
     path = moved or Path(str(settings.get("set", "")))
     found = PairSet.open(path)
-    if found.digest != settings.get("digest"):
+    # A stream's digest is of its photographs, too, which are not looked at here.
+    if found.digest != settings.get("digest") and not settings.get("stream_from"):
         raise InvalidValue(
             f"{path}: expected the set of digest {str(settings.get('digest'))[:12]}… that the run "
             f"was trained on, found {found.digest[:12]}…; name the right one by --set"
@@ -169,9 +188,19 @@ def _read_metrics(path: Path) -> Iterator[Mapping[str, Any]]:
             line = json.loads(content)
         except ValueError:
             return
-        if not isinstance(line, dict) or line.get("epoch") != number:
+        if not isinstance(line, dict) or line.get("epoch") != number or not _is_sound(line):
             return
         yield line
+
+
+def _is_sound(line: Mapping[str, Any]) -> bool:
+    """Whether numbers stand where numbers belong."""
+    scores = line.get("val") or {}
+    return isinstance(scores, dict) and all(
+        value is None or isinstance(value, int | float)
+        for name, value in (*line.items(), *scores.items())
+        if name != "val"
+    )
 
 
 def _read_parts(path: Path) -> list[Part]:
