@@ -147,7 +147,9 @@ def test_a_slider_shows_the_input_left_and_the_output_right(
         line = WIDTH * percent // 100
         wanted = np.concatenate([before[:, :line], after[:, line:]], 1)
         apart = np.abs(seen - wanted).mean((0, 2))  # by column
-        assert np.delete(apart, range(max(0, line - 3), min(WIDTH, line + 3))).max() < 25
+        columns = np.arange(WIDTH)  # but the line, and the edge, whose colours WebP halves
+        clear = (abs(columns - line) > 3) & (abs(columns - WIDTH // 2) > 3)
+        assert apart[clear].max() < 25
 
     handle.focus()
     assert np.abs(before - after).mean() > 60
