@@ -71,7 +71,7 @@ def one_by_one(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """
     done: list[int] = []
 
-    def run_trials(config, space, pairs, directory, address, board) -> None:
+    def run_trials(config, space, pairs, directory, address, board, onlookers) -> None:
         finished = {trial.number for trial in directory.trials() if trial.finished}
         for number, sample in enumerate(config.samples(space)):
             if number in finished:

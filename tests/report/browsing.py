@@ -26,10 +26,13 @@ FOCUSED = """() => {
 
 
 def barriers(page: "Page") -> list[str]:
-    """What axe-core finds that is serious or critical, contrast in the present colours too."""
+    """What axe-core finds that is serious or critical, contrast in the present colours too.
+
+    But within drawn charts, which are images to it, with a table of values beside each.
+    """
     from axe_playwright_python.sync_playwright import Axe
 
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, context={"exclude": [".plot > *"]}).response["violations"]
     return [
         f"{one['id']}: {node['html'][:200]} {node.get('failureSummary', '')}"
         for one in found
@@ -62,3 +65,18 @@ def picture(element: "Locator") -> NDArray[np.uint8]:
     """What is seen of an element, (H, W, 3)."""
     shot = element.screenshot(animations="disabled")
     return np.asarray(PIL.Image.open(io.BytesIO(shot)).convert("RGB"))
+
+
+def scroll_through(page: "Page") -> None:
+    """Down and up again, so that all is drawn that waits until it is near the screen."""
+    page.evaluate(
+        """async () => {
+            const frame = () => new Promise(requestAnimationFrame);
+            for (let top = 0; top < document.body.scrollHeight; top += innerHeight / 2) {
+                scrollTo({ top, behavior: "instant" });
+                await frame();
+                await frame();
+            }
+            scrollTo({ top: 0, behavior: "instant" });
+        }"""
+    )

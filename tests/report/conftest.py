@@ -39,7 +39,7 @@ def chromium() -> Iterator["Browser"]:
 
 @pytest.fixture
 def open_page(chromium: "Browser") -> Iterator[OpenPage]:
-    """open_page(path, width=1280, dark=False): the page, once it is there.
+    """open_page(path): the page, once it is there.
 
     The test fails if a page logs an error, raises one, or asks for anything that is not in it or
     beside it on the disk.
@@ -55,12 +55,9 @@ def open_page(chromium: "Browser") -> Iterator[OpenPage]:
         if not request.url.startswith(OWN):
             faults.append(f"asks for {request.url}")
 
-    def open_it(path: Path, *, width: int = 1280, height: int = 900, dark: bool = False) -> "Page":
+    def open_it(path: Path) -> "Page":
         context = chromium.new_context(
-            viewport={"width": width, "height": height},
-            color_scheme="dark" if dark else "light",
-            reduced_motion="reduce",
-            offline=True,
+            viewport={"width": 1280, "height": 900}, reduced_motion="reduce", offline=True
         )
         contexts.append(context)
         page = context.new_page()

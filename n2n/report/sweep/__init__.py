@@ -144,11 +144,16 @@ def _origin(account: Account) -> Section:
 
 
 def _domain(alternative: dict[str, object]) -> str:
-    return ", ".join(
-        f"{name} {value}".replace("[", "").replace("]", "")
-        for name, value in alternative.items()
-        if name != "when"
-    )
+    """As `n2n.sweep.domains` writes it for YAML: "log 0.0001 to 1", "seed, unet"."""
+    words = []
+    for name, value in alternative.items():
+        if name == "choice" and isinstance(value, list):
+            words.append(", ".join(text_of(one) for one in value))
+        elif isinstance(value, list):
+            words.append(f"{name} {' to '.join(text_of(one) for one in value)}")
+        elif name != "when":
+            words.append(f"{name} {text_of(value)}")
+    return ", ".join(words)
 
 
 def _condition(alternative: dict[str, object]) -> str:

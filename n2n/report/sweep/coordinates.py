@@ -79,7 +79,9 @@ class Axis:
 def coordinates(account: Account) -> Chart:
     """Of a sweep of which at least two trials have a score."""
     scores = Axis(account.metric_name, [account.shown(trial.score) for trial in account.scored])
-    names = account.varying
+    names = [
+        name for name in account.varying if any(name in trial.settings for trial in account.scored)
+    ]
     axes = [Axis(name, [trial.settings.get(name) for trial in account.scored]) for name in names]
     rows = [scores, *axes]
     return Chart(

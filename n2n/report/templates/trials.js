@@ -32,7 +32,7 @@ for (const part of document.querySelectorAll("[data-trials]")) {
     const down = head.ariaSort === "ascending";
     for (const other of heads) other.removeAttribute("aria-sort");
     head.ariaSort = down ? "descending" : "ascending";
-    const missing = (row) => row.cells[column].textContent === "–";
+    const missing = (row) => "missing" in row.cells[column].dataset;
     body.append(...[...rows].sort((a, b) => missing(a) - missing(b) ||
       (down ? -1 : 1) * compare(key(a, column), key(b, column)) || 0));
   }));
