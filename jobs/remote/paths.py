@@ -12,7 +12,8 @@ from typing import Any
 
 import click
 
-from jobs.command import Reads, Writes
+from jobs.command import Reads, ReadsModel, Writes
+from n2n.shipped import shipped
 
 __all__ = ["Command", "Place", "parse"]
 
@@ -172,9 +173,12 @@ class Spy(click.ParamType[Any]):
         self.name, self._kind, self._places = kind.name, kind, places
 
     def convert(self, value: Any, parameter: Any, context: Any) -> Any:
-        if isinstance(value, Word):
+        if isinstance(value, Word) and not self._is_name(value):
             self._places.append(Place(value.place, str(value), isinstance(self._kind, Writes)))
         return value
+
+    def _is_name(self, word: str) -> bool:
+        return isinstance(self._kind, ReadsModel) and word in shipped()
 
 
 def _spied(command: click.Command, places: list[Place]) -> click.Command:
