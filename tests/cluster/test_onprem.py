@@ -22,6 +22,7 @@ import pytest
 from hosts import ROOT, UMASKS, Host, Hosts, why_not
 from PIL import Image
 
+from n2n import Model
 from n2n.data import PairSet
 
 pytestmark = [
@@ -143,8 +144,7 @@ def images(cluster: Cluster) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     for number in range(200):
         Image.fromarray(np.roll(pixels, number, 0)).save(folder / f"{number}.bmp")
-    model = (ROOT / "n2n/pretrained/seed.safetensors").read_bytes()
-    (folder.parent / "model.safetensors").write_bytes(model)
+    Model().save(folder.parent / "model.safetensors")
     return folder
 
 
