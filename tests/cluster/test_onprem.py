@@ -282,7 +282,8 @@ def trials(sweep: Path) -> dict[Path, list[str]]:
     """Of each trial's directory the hosts that it has run on, in their order."""
     found = {}
     for file in sweep.glob("trials/*/provenance.jsonl"):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        whole = file.read_text().split("\n")[:-1]  # not a line that is being written
+        lines = [json.loads(line) for line in whole]
         hosts = [line["hardware"]["host"] for line in lines if line["event"] == "begin"]
         found[file.parent] = list(dict.fromkeys(hosts))
     return found
