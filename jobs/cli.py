@@ -18,7 +18,7 @@ COMMANDS = {
     "report": ("jobs.report", "One HTML page of a run, a sweep or a denoised folder."),
     "cluster": ("jobs.cluster", "Check the file of a Ray cluster before it is started."),
     "submit": ("jobs.submit", "Run any of these on a Ray cluster."),
-    "jobs": ("jobs.jobs", "List, follow and stop what runs on a cluster."),
+    "jobs": ("jobs.runs", "List, follow and stop what runs on a cluster."),
     "bench": ("jobs.bench", "Compare speed and memory with torch.nn on this machine."),
 }
 

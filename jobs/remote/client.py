@@ -62,6 +62,15 @@ class Client(JobSubmissionClient):
         nodes = self.ask("/api/v0/nodes", detail="true", limit="10000")["data"]["result"]["result"]
         return [node["resources_total"] for node in nodes if node["state"] == "ALIVE"]
 
+    def is_here(self) -> bool:
+        """Whether the head is this machine: its Ray's folder, whose name holds when it began and
+        its process, is here."""
+        nodes = self.ask("/nodes", view="summary")["data"]["summary"]
+        return any(
+            node["raylet"].get("isHeadNode") and os.path.isdir(node["raylet"]["sessionDir"])
+            for node in nodes
+        )
+
     def jobs(self) -> list[JobDetails]:
         """All jobs that were submitted, also by others."""
         return [found for found in self.list_jobs() if found.submission_id]

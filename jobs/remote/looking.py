@@ -30,6 +30,8 @@ def require_paths(connection: "Connection", places: Sequence[Place]) -> None:
     ssh = connection.head.ssh
     if ssh and not connection.head.in_container:
         there = ssh.which_exist(paths)
+    elif connection.client.is_here():
+        return
     else:
         there = _ask_by_job(connection, paths)
     missing = [place for place, found in zip(asked.values(), there, strict=True) if not found]

@@ -49,6 +49,11 @@ class Run:
         return self.status in OVER
 
     @property
+    def next_id(self) -> str:
+        """The submission id of the job that would go on."""
+        return f"{self.id}{NEXT}{_number(self.last) + 1}"
+
+    @property
     def command(self) -> str:
         return str((self.last.metadata or {}).get(COMMAND, self.last.entrypoint))
 
@@ -60,11 +65,6 @@ class Run:
 def metadata_of(run: str, words: Sequence[str], digest: str) -> dict[str, str]:
     """What a job tells of its run."""
     return {RUN: run, ARGUMENTS: digest, COMMAND: shlex.join(words)}
-
-
-def submission_id(run: str, number: int) -> str:
-    """Of the run's job of that number, from 1."""
-    return run if number == 1 else f"{run}{NEXT}{number}"
 
 
 def digest_of(words: Sequence[str], *more: str) -> str:

@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.remote.attending import attend, ending
+from jobs.remote.attending import Detached, attend, ending
 from jobs.remote.client import Taken
 from jobs.remote.code import Upload, contents, pack
 from jobs.remote.looking import require_paths, require_resources
 from jobs.remote.paths import Command, Place
 from jobs.remote.results import Result, bring
-from jobs.remote.runs import Run, derived_id, digest_of, find_runs, metadata_of, submission_id
+from jobs.remote.runs import Run, derived_id, digest_of, find_runs, metadata_of
+from jobs.remote.tunnel import Unreachable
 from n2n.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -148,12 +149,17 @@ class Work:
         for place, result in zip(self._brought, self.results, strict=True):
             there[place.index] = result.prepare(self._connection)
         words = command.for_cluster({**self._full, **there}, join=not brought)
-        number = len(before.jobs) + 1 if before else 1
         verb = "resuming the run" if before else "run"
         click.echo(f"{verb} {self.id} on {self._connection.head.name}", err=True)
-        with suppress(Taken):
-            self._submit(submission_id(self.id, number), [*MODULE, *words])
-        run = self.begun()
+        try:
+            with suppress(Taken):
+                self._submit(before.next_id if before else self.id, [*MODULE, *words])
+            run = self.begun()
+        except Unreachable as error:
+            raise Detached(
+                f"{error}; whether the run {self.id} has begun is not known: the same command "
+                "begins it or goes on with it"
+            ) from error
         if run is None:
             raise InvalidValue(
                 f"--id {self.id}: an id that the cluster does not have expected, found that of a "

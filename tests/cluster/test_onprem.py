@@ -22,6 +22,7 @@ import pytest
 from hosts import ROOT, UMASKS, Host, Hosts, why_not
 from PIL import Image
 
+from n2n import Model
 from n2n.data import PairSet
 
 pytestmark = [
@@ -143,8 +144,7 @@ def images(cluster: Cluster) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (128, 128, 3), dtype=np.uint8)
     for number in range(200):
         Image.fromarray(np.roll(pixels, number, 0)).save(folder / f"{number}.bmp")
-    model = (ROOT / "n2n/pretrained/seed32.safetensors").read_bytes()
-    (folder.parent / "model.safetensors").write_bytes(model)
+    Model().save(folder.parent / "model.safetensors")
     return folder
 
 
@@ -282,7 +282,8 @@ def trials(sweep: Path) -> dict[Path, list[str]]:
     """Of each trial's directory the hosts that it has run on, in their order."""
     found = {}
     for file in sweep.glob("trials/*/provenance.jsonl"):
-        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        whole = file.read_text().split("\n")[:-1]  # not a line that is being written
+        lines = [json.loads(line) for line in whole]
         hosts = [line["hardware"]["host"] for line in lines if line["event"] == "begin"]
         found[file.parent] = list(dict.fromkeys(hosts))
     return found
