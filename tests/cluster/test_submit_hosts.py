@@ -95,7 +95,7 @@ def noisy(laptop: Laptop) -> Path:
 
 
 def test_paths_that_the_head_has_not_are_refused(laptop: Laptop, noisy: Path) -> None:
-    model = "n2n/pretrained/seed.safetensors"
+    model = "n2n/pretrained/seed32.safetensors"
     (laptop.hosts.shared / "in").mkdir()
     for source, output, found, options in (
         (noisy, "/mnt/out", noisy, f"--upload {noisy}"),
@@ -111,7 +111,7 @@ def test_paths_that_the_head_has_not_are_refused(laptop: Laptop, noisy: Path) ->
 
 
 def test_small_inputs_go_along_and_results_come_back(laptop: Laptop, noisy: Path) -> None:
-    model, out = "n2n/pretrained/seed.safetensors", "/tmp/clean"
+    model, out = "n2n/pretrained/seed32.safetensors", "/tmp/clean"
     options = ["--upload", str(noisy), "--upload", model, "--download", out]
     done = laptop.submit(*options, "--", "denoise", str(noisy), out, "--model", model)
     assert done.returncode == 0, done.stdout
