@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.clusterfile import access, commands, nodes, schema
-from jobs.clusterfile.document import Document, nearest
+from jobs.clusterfile.document import Document, nearest, shown
 
 __all__ = ["check", "summary"]
 
+LONGEST_NAME = 100
 PROVIDERS = ("local", "aws", "gcp", "azure", "aliyun", "external")
 NOT_FOR_USERS = ("fake_multinode", "fake_multinode_docker", "readonly", "spark", "vsphere")
 REMEDIES = {
@@ -42,8 +43,16 @@ def check(document: Document) -> None:
     _legacy(document)
     schema.apply(document, _schema(document), REMEDIES)
     _provider(document)
+    name = document.text("cluster_name") or ""
     if "cluster_name" in document.value and document.text("cluster_name") == "":
         document.fault(("cluster_name",), "a name", "an empty text", "write `cluster_name: n2n`")
+    elif "/" in name or len(name) > LONGEST_NAME:
+        document.fault(
+            ("cluster_name",),
+            f"at most {LONGEST_NAME} characters without /: Ray names files after it",
+            shown(name),
+            "write `cluster_name: n2n`",
+        )
     nodes.check(document)
     access.check(document)
     commands.check(document)

@@ -30,7 +30,8 @@ NETWORK = "10.213.0"
 LAPTOP = "laptop"
 UMASKS = {LAPTOP: 0o022, "head": 0o022, "worker": 0o027}  # of all hosts
 CPUS = 2  # of each host, in Ray's books
-SECONDS_TO_START = 20
+SECONDS_TO_START = 60
+SECONDS_FOR_RAY = 240  # to start, on a busy machine; its default is 30
 
 # Of a host, as its first process, with its folder, its name and what must stay visible.
 SETUP = r"""
@@ -130,7 +131,9 @@ class Host:
         if self._outer.stdout.readline() != "ready\n":
             raise RuntimeError(f"{name}: {self._outer.communicate()[1]}")
         (folder / "home" / ".bashrc").write_text(
-            f"umask {UMASKS[name]:03o}\nexport RAY_OVERRIDE_RESOURCES='{{\"CPU\": {CPUS}}}'\n"
+            f"umask {UMASKS[name]:03o}\n"
+            f"export RAY_OVERRIDE_RESOURCES='{{\"CPU\": {CPUS}}}'\n"
+            f"export RAY_raylet_start_wait_time_s={SECONDS_FOR_RAY}\n"
         )
         children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children")
         self.pid = int(children.read_text().split()[0])

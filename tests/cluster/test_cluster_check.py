@@ -44,6 +44,8 @@ LAUNCHER = [
           ("cluster_name: expected the key", "add `cluster_name: n2n`")),
     Wrong("empty name", "onprem.yaml", "cluster_name: n2n  ", "cluster_name: ''", "cluster_name: ''",
           ("an empty text", "cluster_name: n2n")),
+    Wrong("name with a slash", "onprem.yaml", "cluster_name: n2n  ", "cluster_name: a/b",
+          "cluster_name: a/b", ("without /", "found 'a/b'", "cluster_name: n2n")),
     Wrong("name without text", "onprem.yaml", "cluster_name: n2n  ", "cluster_name: 7 ",
           "cluster_name: 7", ("expected text, found 7", 'put it in quotes: "7"')),
     Wrong("no provider", "onprem.yaml", "provider:\n  type: local", "metadata:\n  a: 1", "cluster_name:",

@@ -29,12 +29,12 @@ pytestmark = [
     pytest.mark.ray,
     pytest.mark.cluster,
     pytest.mark.slow,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1200),
     pytest.mark.skipif(why_not() is not None, reason=str(why_not())),
 ]
 
 NODES = {"head", "worker"}
-SECONDS = 240  # for workers, and for a job to reach what is waited for
+SECONDS = 400  # for workers, and for a job to reach what is waited for
 
 
 class Cluster:
