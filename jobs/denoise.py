@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json, stopping
+from jobs.command import (
+    Reads,
+    ReadsModel,
+    Writes,
+    device_options,
+    gibibytes,
+    job,
+    print_json,
+    stopping,
+)
 from jobs.display.outcomes import Display, as_dict, print_plan, summary
 from jobs.processes.workers import Workers
 
@@ -14,14 +23,25 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
-DECIDING = ("strength", "tta", "keep_mean", "value_range")  # on the result
+DECIDING = ("strength", "tta", "keep_mean", "value_range")  # on the result, with clip_residual
 
 
 @job("denoise")
-@click.argument("source", metavar="INPUT")
-@click.argument("output", metavar="OUTPUT")
-@click.option("--model", required=True, help="The model file, or a run of n2n train.")
+@click.argument("source", metavar="INPUT", type=Reads())
+@click.argument("output", metavar="OUTPUT", type=Writes())
+@click.option(
+    "--model",
+    type=ReadsModel(),
+    metavar="NAME|FILE",
+    help="A shipped model (n2n models), a model file or a run of n2n train.  [default: photo]",
+)
 @click.option("--strength", default=1.0, help="From 0 (the input) to 1 (fully denoised): a blend.")
+@click.option(
+    "--clip-residual",
+    metavar="K|off",
+    help="Change no pixel by more than K times the estimated noise.  [default: 3 for a model of "
+    "gaussian noise, else off]",
+)
 @click.option("--tta", is_flag=True, help="Mean over 8 flips and turns: 8 times the work.")
 @click.option("--keep-mean", is_flag=True, help="Correct the drift of each channel's mean.")
 @click.option(
@@ -76,7 +96,7 @@ def main(
     """Denoise INPUT into OUTPUT: an image, a folder, or a pair set.
 
     \b
-      n2n denoise photo.jpg clean.jpg --model model.safetensors
+      n2n denoise photo.jpg clean.jpg
       n2n denoise photos/ clean/ --model model.safetensors
       n2n denoise s3://bucket/in s3://bucket/out --model model.safetensors --workers 8
 
@@ -85,6 +105,10 @@ def main(
     with its subfolders, which OUTPUT mirrors; other files are ignored. For a single image, OUTPUT
     is a folder, or a file whose ending may be of another format. A pair set (Parquet) gets a
     column `output`, and scores where it has clean images.
+
+    The noise of each image is estimated, and its standard deviation told and recorded; with
+    --clip-residual it bounds what is changed, which keeps the detail of images that are nearly
+    clean. Noise that neighbouring pixels share is underestimated: pass "off" if too much stays.
 
     Inputs are never changed. OUTPUT/n2n-manifest.jsonl records each file: after a stop, the same
     command does what is missing; files done before with the same model and settings are skipped,
@@ -99,7 +123,8 @@ def main(
     from n2n.options import Options
 
     workers = Workers(*(options.pop(name) for name in ("workers", "gpus_per_worker", "address")))
-    deciding = Options(**{name: options.pop(name) for name in DECIDING})
+    clip = choose_clip(options.pop("clip_residual"), options["model"])
+    deciding = Options(clip_residual=clip, **{name: options.pop(name) for name in DECIDING})
     choice = Choice(include, exclude, suffix, format and known_format(format))
     if options["max_memory"] is not None:
         options["max_memory"] = gibibytes(options["max_memory"], "--max-memory")
@@ -122,6 +147,23 @@ def main(
             settle=display.settle,
         )
         return denoise(batch, workers, display, as_json)
+
+
+def choose_clip(text: str | None, model: str | None) -> float | None:
+    """What --clip-residual says, or the model's file where it says nothing."""
+    from n2n.batch.work import local_model
+    from n2n.checkpoint import load_model
+    from n2n.noise_level import default_clip
+
+    if text is None:
+        with ExitStack() as stack:
+            return default_clip(load_model(local_model(model, stack))[1])
+    try:
+        return None if text == "off" else float(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"expected a number or off, got {text!r}", param_hint="--clip-residual"
+        ) from None
 
 
 def denoise(batch: "Batch", workers: Workers, display: Display, as_json: bool) -> int:

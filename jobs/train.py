@@ -11,12 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json
+from jobs.command import (
+    Reads,
+    ReadsModel,
+    Writes,
+    device_options,
+    gibibytes,
+    job,
+    print_json,
+)
+from jobs.display.onlookers import Listener, Onlookers
 from jobs.display.progress import Progress, clock
 from jobs.together.team import Team, Training
 
 if TYPE_CHECKING:
-    from n2n.data import PairSet
+    from n2n.data import TrainingSet
     from n2n.trainer import TrainConfig
 
 __all__ = ["main"]
@@ -35,11 +44,23 @@ def parse_setting(text: str) -> tuple[str, int]:
 
 
 @job("train")
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's directory.")
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
+@click.option("--run", type=Writes(path_type=Path), required=True, help="The run's directory.")
 @click.option("--preset", help="fast or published.  [default: fast; published for --model seed]")
 @click.option("--model", help="Architecture: n2n, seed or unet.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=N", help="Its width, depth, …")
+@click.option(
+    "--stream-from",
+    "folder",
+    type=Reads(path_type=Path),
+    help="Photographs to draw training pairs from, anew in every epoch.",
+)
+@click.option("--images", type=int, help="Pairs an epoch of --stream-from.  [default: as in SET]")
+@click.option(
+    "--clip-noise/--no-clip-noise",
+    default=False,
+    help="Round and clip what --stream-from draws to 8 bits, as in SET.",
+)
 @click.option("--epochs", type=int, help="Times through the set.")
 @click.option("--batch-size", type=int, help="Pairs a step.")
 @click.option("--optimizer", help="sgd, adam or adamw.")
@@ -50,10 +71,16 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--warmup", type=float, help="Epochs of the cosine schedule's rise.")
 @click.option("--decay-epochs", type=int, help="Epochs between the step schedule's drops.")
 @click.option("--decay", type=float, help="Factor of each drop.")
+@click.option("--ema", type=float, help="Decay of a running average of the weights; 0: none.")
+@click.option("--clip", type=float, help="Largest norm of the gradients; 0: any.")
+@click.option("--patience", type=int, help="Epochs that are no better, to end after; 0: never.")
 @click.option("--loss", help="mse, l1, l0 (annealed) or relative-mse.")
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
+@click.option(
+    "--from", "source", type=ReadsModel(), metavar="NAME|FILE", help="A model to begin with."
+)
 @click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
 @device_options("fp32, tf32 or bf16")
 @click.option("--workers", default=1, help="Processes that share every batch; more than 1: on Ray.")
@@ -68,12 +95,24 @@ def parse_setting(text: str) -> tuple[str, int]:
     "[default: 2, or a part of what is free; a resumed run's own]",
 )
 @click.option("--checkpoint-seconds", type=float, help="Between checkpoints in an epoch.")
+@click.option(
+    "--snapshots",
+    default="1,10,25,50",
+    metavar="EPOCHS",
+    help="Whose models are kept in RUN/snapshots, for n2n report; '': none.",
+)
+@click.option("--report", is_flag=True, help="Keep RUN/report/index.html up while it trains.")
+@click.option("--tensorboard", is_flag=True, help="Write event files to RUN/tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last epoch's metrics as JSON.")
 def main(
     pairs: Path,
     run: Path,
     preset: str | None,
     settings: tuple[str, ...],
+    source: str | None,
+    folder: Path | None,
+    images: int | None,
+    clip_noise: bool,
     device: str,
     threads: int | None,
     workers: int,
@@ -82,6 +121,8 @@ def main(
     address: str | None,
     max_failures: int | None,
     memory: float | None,
+    report: bool,
+    tensorboard: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -95,6 +136,12 @@ def main(
     keeps its preset. The best model so far is RUN/model.safetensors, chosen by its pooled PSNR on
     the validation pairs: against their clean images, or estimated from the noisy pairs alone.
 
+    --stream-from FOLDER: in place of SET's training pairs, crops and noise drawn anew in every
+    epoch from the photographs in FOLDER and below. Size, noise and validation are SET's, and what
+    that was made of is left out. Photographs stay decoded as far as --memory goes.
+
+    --from MODEL: train on a model file, from its architecture and weights. The run keeps a copy.
+
     --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
     all reach SET and RUN under the same paths. They share every batch and give the same model as
     one process, up to the rounding of sums; any number of them may resume a run. --threads and
@@ -102,10 +149,11 @@ def main(
     again at the last checkpoint, with fewer if fewer find a place.
     """
     from n2n.config import configure
-    from n2n.data import PairSet
     from n2n.device import keep_freed_memory
     from n2n.memory import pairs_to_hold
     from n2n.run import RunDirectory
+    from n2n.shipped import locate
+    from n2n.start import Start, resumed
 
     explicit = {name: value for name, value in options.items() if value is not None}
     if settings:
@@ -119,13 +167,19 @@ def main(
         begun = RunDirectory(run).read_settings()
         if preset is None and begun:
             preset = str(begun["preset"])
-        found = PairSet.open(pairs)
+        explicit = resumed(begun, explicit)
+        start = locate(source) if source is not None else None
+        if start is not None:
+            explicit = Start.read(start).settings(explicit)
+        found = open_set(pairs, folder, images, clip_noise)
         held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
         explicit.setdefault("memory_limit", held)
         config, left_out = configure(found, preset, **explicit)
         for line in left_out:
             click.echo(line, err=True)
-        trainer = train_with_progress(config, found, run, team)
+        trainer = train_with_progress(
+            config, found, run, team, start=start, report=report, tensorboard=tensorboard
+        )
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
         f"{trainer.run.model_path}",
@@ -135,19 +189,63 @@ def main(
         print_json(trainer.run.metrics[-1])
 
 
+def open_set(pairs: Path, folder: Path | None, images: int | None, clipped: bool) -> "TrainingSet":
+    """The pair set, its training pairs drawn from the photographs in a folder, if there is one."""
+    from n2n.data import PairSet, stream_from
+    from n2n.errors import InvalidValue
+
+    found = PairSet.open(pairs)
+    if folder is None:
+        if images is not None or clipped:
+            raise InvalidValue(
+                "--images and --clip-noise are --stream-from's; name a folder, or leave them out"
+            )
+        return found
+    with Progress() as progress:
+        streamed, line = stream_from(found, folder, rows=images, clipped=clipped, progress=progress)
+    click.echo(line, err=True)
+    return streamed
+
+
 def train_with_progress(
-    config: "TrainConfig", pairs: "PairSet", run: Path, team: Team | None = None
+    config: "TrainConfig",
+    pairs: "TrainingSet",
+    run: Path,
+    team: Team | None = None,
+    *,
+    start: Path | None = None,
+    report: bool = False,
+    tensorboard: bool = False,
 ) -> Training:
     """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
     team = team or Team()
-    with Epochs(team) as progress:
+
+    def events() -> Listener:
+        from n2n.tensorboard import RunEvents
+
+        return RunEvents(run)
+
+    def hear(line: dict[str, Any]) -> None:
+        progress.epoch(line)
+        onlookers.hear(line)
+
+    with (
+        Epochs(team) as progress,
+        Onlookers(
+            run if report else None,
+            events if tensorboard else None,
+            progress.say,
+            threads=config.threads,
+        ) as onlookers,
+    ):
         trainer = team.trainer(
             config,
             pairs,
             run,
             on_batch=progress.batch,
-            on_epoch=progress.epoch,
+            on_epoch=hear,
             warn=progress.say,
+            start=start,
         )
         progress.begin(trainer)
         with stopping(trainer):
@@ -190,9 +288,11 @@ class Epochs:
         self.trainer = trainer
         config, pairs = trainer.config, trainer.pairs
         done = trainer.position
-        if done.epoch >= config.epochs:
+        if trainer.finished:
             longer = "more --epochs, or another --run, train on"
-            if "epochs" not in config.may_change:
+            if done.epoch < config.epochs:
+                longer = f"none was better since epoch {done.best_epoch}; more --patience trains on"
+            elif "epochs" not in config.may_change:
                 longer = "train on in another --run: a cosine schedule and l0 have an end"
             click.echo(f"the run is complete: {done.epoch} epochs done; {longer}", err=True)
             return

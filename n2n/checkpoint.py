@@ -2,10 +2,12 @@
 
 A model file holds a network's tensors in torch's names and layout; under the metadata key `n2n`
 stand its architecture and whatever is known of its training. A checkpoint is such a file with the
-optimiser's tensors beside the network's, so that it can be used as a model, too.
+optimiser's tensors beside the network's, so that it can be used as a model, too. Where the model
+is a running average, the weights that go on being trained stand beside it.
 """
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +20,14 @@ from n2n import models
 from n2n.errors import ModelFileError, N2NError
 from n2n.files import replacing
 from n2n.models import Network
-from n2n.nn import Optimizer
+from n2n.nn import Optimizer, WeightAverage
 
-__all__ = ["load_model", "read_tensors", "save_model", "write_tensors"]
+__all__ = ["Learner", "load_model", "read_tensors", "save_model", "weights_of", "write_tensors"]
 
 KEY = "n2n"
 FORMAT = 1
 OPTIMIZER = "optimizer."  # prefix of an optimiser's tensors in a checkpoint
+TRAINED = "trained."  # prefix of the weights themselves, where the model is their average
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> None:
@@ -81,24 +84,62 @@ def save_model(path: Path, network: Network, metadata: dict[str, Any]) -> None:
     write_tensors(path, network.state_dict(), {**describe(network), **metadata})
 
 
-def state_tensors(network: Network, optimizer: Optimizer) -> dict[str, Tensor]:
-    """Of a checkpoint: the network's and the optimiser's."""
-    tensors = network.state_dict()
-    for name, tensor in optimizer.state_dict().items():
-        tensors[OPTIMIZER + name] = tensor
-    return tensors
+@dataclass(frozen=True)
+class Learner:
+    """What a training goes on from: the network, its optimiser, a running average of its weights.
+
+    average: None where there is none; it takes in the weights after every step of the optimiser.
+    """
+
+    network: Network
+    optimizer: Optimizer
+    average: WeightAverage | None = None
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Of a checkpoint: the model, and what it takes to go on to the bit."""
+        tensors = self.network.state_dict()
+        if self.average is not None:
+            trained = {TRAINED + name: tensor for name, tensor in tensors.items()}
+            tensors = {**self.average.state_dict(), **trained}
+        for name, tensor in self.optimizer.state_dict().items():
+            tensors[OPTIMIZER + name] = tensor
+        return tensors
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from what `tensors` gave; InvalidValue if it does not fit."""
+        model = _of_model(tensors)
+        trained = _under(TRAINED, tensors)
+        self.network.load_state_dict(model if self.average is None else trained)
+        self.optimizer.load_state_dict(_under(OPTIMIZER, tensors))
+        if self.average is not None:
+            self.average.load_state_dict(model, self.optimizer.steps)
+
+    def begin_with(self, model: dict[str, Tensor]) -> None:
+        """Begin with these weights in place of random ones; InvalidValue if they do not fit."""
+        self.network.load_state_dict(model)
+        if self.average is not None:
+            self.average.load_state_dict(model, steps=0)
 
 
-def load_state(tensors: dict[str, Tensor], network: Network, optimizer: Optimizer) -> None:
-    """Restore both from what `state_tensors` gave; InvalidValue if it does not fit."""
-    state = {
-        name.removeprefix(OPTIMIZER): value
-        for name, value in tensors.items()
-        if name.startswith(OPTIMIZER)
+def weights_of(path: Path) -> dict[str, Tensor]:
+    """The tensors of the model in a model file or checkpoint. ModelFileError if it is none."""
+    return _of_model(read_tensors(path)[0])
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
     }
-    weights = {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)}
-    network.load_state_dict(weights)
-    optimizer.load_state_dict(state)
+
+
+def _of_model(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.startswith((OPTIMIZER, TRAINED))
+    }
 
 
 def describe(network: Network) -> dict[str, Any]:
@@ -117,12 +158,11 @@ def load_model(path: str | Path) -> tuple[Network, dict[str, Any]]:
     """
     path = Path(path)
     tensors, metadata = read_tensors(path)
-    weights = {name: value for name, value in tensors.items() if not name.startswith(OPTIMIZER)}
     try:
         architecture = metadata["architecture"]
         generator = torch.Generator()  # the values are replaced: leave torch's own generator alone
         network = models.create(architecture["name"], generator=generator, **architecture["config"])
-        network.load_state_dict(weights)
+        network.load_state_dict(_of_model(tensors))
     # RuntimeError: torch has no memory for an architecture that no file could hold.
     except (KeyError, TypeError, RuntimeError, N2NError) as error:
         reason = " ".join(str(error).split())

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from n2n import models
-from n2n.data import PairSet
+from n2n.checkpoint import Learner
+from n2n.data import StreamedSet, TrainingSet
 from n2n.device import PRECISIONS
 from n2n.errors import InvalidValue, ShapeError
 from n2n.models import Network
@@ -24,6 +25,7 @@ from n2n.nn import (
     Optimizer,
     RelativeMSELoss,
     StepSchedule,
+    WeightAverage,
 )
 
 __all__ = ["DEFAULT_PRESET", "PRESETS", "TrainConfig", "configure", "unusable"]
@@ -37,6 +39,7 @@ LOSSES: dict[str, type[Loss]] = {
 }
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")
+FINITE = ("lr", "momentum", "weight_decay", "warmup", "decay", "clip", "checkpoint_seconds")
 LARGEST = 3e38  # about the largest float32
 
 DEFAULT_PRESET = "fast"
@@ -64,10 +67,14 @@ class TrainConfig:
 
     preset: where the settings came from, for the record. momentum is SGD's; weight_decay is every
     optimiser's. warmup: epochs of the cosine schedule's rise. decay_epochs, decay: the step
-    schedule multiplies lr by `decay` every so many epochs. precision: of the operands of matrix
+    schedule multiplies lr by `decay` every so many epochs. ema: decay of the running average of the
+    weights (`n2n.nn.WeightAverage`), which is then the model that is scored and saved; 0: none.
+    clip: the largest norm of the gradients (`n2n.nn.clip_gradients`); 0: any. patience: epochs
+    without a better score after which a run ends; 0: never. start: sha256 of the model file that
+    it begins with, "" for random weights. precision: of the operands of matrix
     products (`n2n.device.use_precision`). memory_limit: bytes of pairs held in memory; a larger
-    set streams. checkpoint_seconds: between checkpoints inside an epoch. InvalidValue names the
-    setting that cannot be used.
+    set streams. checkpoint_seconds: between checkpoints inside an epoch. snapshots: epochs whose
+    model is kept, such as "1,10,50"; "": none. InvalidValue names the setting that cannot be used.
     """
 
     preset: str = DEFAULT_PRESET
@@ -83,16 +90,21 @@ class TrainConfig:
     warmup: float = 0.1
     decay_epochs: int = 20
     decay: float = 0.1
+    ema: float = 0.0
+    clip: float = 0.0
+    patience: int = 0
     loss: str = "mse"
     flips: bool = True
     turns: bool = False
     swap: bool = True
     seed: int = 0
+    start: str = ""
     precision: str = "fp32"
     device: str = "cpu"
     threads: int = 1
     memory_limit: int = 2 << 30
     checkpoint_seconds: float = 60.0
+    snapshots: str = ""
 
     def __post_init__(self) -> None:
         _require_among("preset", self.preset, PRESETS)
@@ -104,10 +116,19 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "threads", "decay_epochs", "memory_limit"):
             if getattr(self, name) < 1:
                 raise InvalidValue(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "weight_decay", "warmup", "decay", "checkpoint_seconds"):
+        for name in FINITE:
             value = getattr(self, name)
             if not 0 <= value <= LARGEST:
                 raise InvalidValue(f"{name} must be a finite number, not negative, got {value}")
+        if self.patience < 0:
+            raise InvalidValue(f"patience must be 0 or more epochs, got {self.patience}")
+        if not 0 <= self.ema < 1:
+            raise InvalidValue(f"ema must be from 0 to below 1, such as 0.999, got {self.ema}")
+        if not all(text.isdecimal() for text in self._snapshots):
+            raise InvalidValue(
+                f"snapshots must be epochs with commas between them, such as 1,10,50, got "
+                f"{self.snapshots!r}"
+            )
         if not self.decay:
             raise InvalidValue(f"decay must be above 0, got {self.decay}")
         if not 0 <= self.seed < 1 << 64:
@@ -138,17 +159,30 @@ class TrainConfig:
         return config
 
     @property
+    def snapshot_epochs(self) -> frozenset[int]:
+        """The epochs, from 1 on, whose model is kept."""
+        return frozenset(int(text) for text in self._snapshots)
+
+    @property
+    def _snapshots(self) -> list[str]:
+        return [text.strip() for text in self.snapshots.split(",") if self.snapshots.strip()]
+
+    @property
     def may_change(self) -> frozenset[str]:
         """The settings that may differ when a run is resumed: none that an epoch done rests on."""
-        names = {"preset", "set", "device", "threads", "checkpoint_seconds"}
+        names = {"preset", "set", "device", "threads", "patience", "snapshots"}
+        names |= {"checkpoint_seconds", "stream_from"}
         has_an_end = self.schedule == "cosine" or self.loss == "l0"
         return frozenset(names if has_an_end else names | {"epochs"})
 
-    def settings(self, pairs: PairSet) -> dict[str, Any]:
+    def settings(self, pairs: TrainingSet) -> dict[str, Any]:
         """What config.yaml holds: the set, and every setting."""
-        return {"set": str(pairs.path), "digest": pairs.digest, **asdict(self)}
+        places = {"set": str(pairs.path), "digest": pairs.digest}
+        if isinstance(pairs, StreamedSet):
+            places["stream_from"] = str(pairs.folder)
+        return {**places, **asdict(self)}
 
-    def require_suited(self, pairs: PairSet) -> None:
+    def require_suited(self, pairs: TrainingSet) -> None:
         """InvalidValue or ShapeError, with what to do, for a set that this cannot train on."""
         _, height, width = pairs.shape
         for name, reason in unusable(pairs).items():
@@ -177,6 +211,11 @@ class TrainConfig:
         kind = Adam if self.optimizer == "adam" else AdamW
         return kind(network.param(), self.lr, weight_decay=self.weight_decay)
 
+    def make_learner(self, network: Network) -> Learner:
+        """The network with its optimiser and the average of its weights, all at their beginning."""
+        average = WeightAverage(network, self.ema) if self.ema else None
+        return Learner(network, self.make_optimizer(network), average)
+
     def make_loss(self) -> Loss:
         return LOSSES[self.loss]()
 
@@ -191,7 +230,7 @@ class TrainConfig:
 
 
 def configure(
-    pairs: PairSet, preset: str | None = None, **settings: Any
+    pairs: TrainingSet, preset: str | None = None, **settings: Any
 ) -> tuple[TrainConfig, list[str]]:
     """`TrainConfig.of` for a set, and a line for each thing of the preset that was left out.
 
@@ -207,7 +246,7 @@ def configure(
     return config, lines
 
 
-def unusable(pairs: PairSet) -> dict[str, str]:
+def unusable(pairs: TrainingSet) -> dict[str, str]:
     """The augmentations that do not suit a set, and what each needs."""
     _, height, width = pairs.shape
     reasons = {}

@@ -9,7 +9,7 @@ Legend: N images, C channels, H rows, W columns; h, w of a tile.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
-from math import prod
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from n2n.images import Raster, open_image, write_image
 from n2n.inference import MAX_PIXELS, MAX_PIXELS_GPU, Runner, denoise, inference, require_channels
 from n2n.memory import Need, fair_part
 from n2n.models import Network
+from n2n.noise_level import estimate_sigma
 from n2n.options import Options
 from n2n.passage import Passage, keep_mean, unfinished
 from n2n.rasters import Scratch, WritableRaster, bands, require_raster
@@ -49,6 +50,7 @@ class Result:
     drift: mean of the result less mean of the input, over all pixels and channels, on the image's
     own scale; channel_drift: of each channel. value_range: the black and white that were used,
     and range_origin why: given, type (of integers), unit ([0, 1]) or image (its extremes).
+    sigma: an estimate of the input's noise, in parts of that range; None for a small image.
     """
 
     pixels: Raster | None  # None where they went into a file
@@ -56,6 +58,7 @@ class Result:
     channel_drift: tuple[float, ...]
     value_range: tuple[float, float]
     range_origin: Origin
+    sigma: float | None = None
 
 
 class Denoiser:
@@ -159,13 +162,14 @@ class Denoiser:
         """Images of one shape and dtype."""
         require_channels(self.network, rasters[0].shape[2], "raster")
         scales = Scale.of_each(rasters, self.options.value_range)
+        sigmas = [estimate_sigma(*one) for one in zip(rasters, scales, strict=True)]
         if self.options.strength == 0:
             drifts = [np.zeros(raster.shape[2]) for raster in rasters]
             for raster, out in zip(rasters, outs, strict=True):
                 for rows in bands(raster):
                     out[rows, :] = raster[rows, :]
         else:
-            drifts = self._through(rasters, outs, scales)
+            drifts = self._through(rasters, outs, scales, sigmas)
         return [
             Result(
                 pixels=out,
@@ -173,8 +177,9 @@ class Denoiser:
                 channel_drift=tuple(float(value) for value in drift),
                 value_range=(scale.black, scale.white),
                 range_origin=scale.origin,
+                sigma=sigma,
             )
-            for out, drift, scale in zip(outs, drifts, scales, strict=True)
+            for out, drift, scale, sigma in zip(outs, drifts, scales, sigmas, strict=True)
         ]
 
     def _through(
@@ -182,15 +187,21 @@ class Denoiser:
         rasters: Sequence[Raster],
         outs: Sequence[WritableRaster],
         scales: Sequence[Scale],
+        sigmas: Sequence[float | None],
     ) -> list[NDArray[np.float64]]:
         """Fill the outs; the drift of each channel of each image."""
         height, width, _ = rasters[0].shape
+        clip = self.options.clip_residual
+        limits = None
+        if clip is not None:
+            limits = [inf if sigma is None else clip * sigma for sigma in sigmas]
         passage = Passage(
             self._runner,
             self._runner.grid(height, width),
             rasters,
             Scales(scales, rasters[0].dtype).to(self.device),
             strength=self.options.strength,
+            limits=limits,
             band_bytes=int(BAND * self._host_memory),
         )
         rooms: Sequence[WritableRaster] = outs

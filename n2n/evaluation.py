@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from n2n.data import Split
+from n2n.data.batches import Pixels
 from n2n.errors import ShapeError
 from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
 from n2n.models import Network
@@ -177,10 +178,11 @@ def require_fit(network: Network, split: Split) -> None:
         )
 
 
-def to_float(pixels: NDArray[np.uint8], device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (N, C, H, W) to float32 in [0, 1] on the device."""
+def to_float(pixels: Pixels, device: torch.device | str = "cpu") -> Tensor:
+    """(N, C, H, W), uint8 or float32 in 0 to 255, to float32 in [0, 1] on the device."""
     pixels = pixels if pixels.flags.writeable else pixels.copy()
-    return torch.from_numpy(pixels).to(device).to(torch.float32).div_(255)
+    found = torch.from_numpy(pixels).to(device)
+    return found.div(255) if found.is_floating_point() else found.to(torch.float32).div_(255)
 
 
 class Tally:

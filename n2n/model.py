@@ -14,11 +14,12 @@ from n2n.errors import InvalidType, InvalidValue, ModelFileError, ShapeError
 from n2n.models import Network
 from n2n.nn import SGD, Loss, MSELoss, Optimizer
 from n2n.provenance import versions
+from n2n.shipped import locate
 from n2n.step import train_step
 
 __all__ = ["Model"]
 
-PRETRAINED = Path(__file__).with_name("pretrained") / "seed.safetensors"
+PRETRAINED = "seed32"
 
 
 class Model:
@@ -100,23 +101,24 @@ class Model:
         save_model(Path(path), self.model, {"versions": versions(), **metadata})
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> "Model":
-        """A new Model from a model file, with a new optimiser: `model = Model.load(path)`.
+    def load(cls, model: str | Path | None = None, device: str = "cpu") -> "Model":
+        """A new Model from a model file, with a new optimiser: `Model.load("model.safetensors")`.
 
-        ModelFileError if it is none.
+        model: a file, a run's directory, or the name of a shipped model (`n2n.shipped`). None: the
+        default one. ModelFileError if it is none.
         """
-        network, _ = load_model(path)
-        model = cls(network.name, device=device, **network.config)
-        model.model.load_state_dict(network.state_dict())
-        return model
+        network, _ = load_model(locate(model))
+        loaded = cls(network.name, device=device, **network.config)
+        loaded.model.load_state_dict(network.state_dict())
+        return loaded
 
     def load_pretrained_model(self, path: str | Path | None = None) -> None:
-        """Take the weights of a model file of the same architecture, or of the one shipped.
+        """Take the weights of a model of the same architecture, or of the shipped seed32.
 
         ModelFileError if it is none, or of another architecture.
         """
         path = PRETRAINED if path is None else path
-        network, _ = load_model(path)
+        network, _ = load_model(locate(path))
         if (network.name, network.config) != (self.model.name, self.model.config):
             raise ModelFileError(
                 f"{path}: expected a model of the architecture {_describe(self.model)}, found "

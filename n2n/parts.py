@@ -72,7 +72,7 @@ def denoise_part(
     except ShapeError as error:
         raise PairSetError(f"{source}: {error}") from None
     columns: dict[str, Any] = {name: _Column(split, name) for name in kept}
-    told = {"model": model, "options": asdict(denoiser.options)}
+    told = {"model": model, "options": denoiser.options.as_dict()}
     made = replace(info, columns=(*kept, OUTPUT), denoised=told)
     write_part(destination, {**columns, OUTPUT: output}, made)
     return tally.result()

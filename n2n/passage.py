@@ -27,6 +27,7 @@ Array = NDArray[Any]
 class Passage:
     """Images of one shape and dtype, which `run` takes through the network.
 
+    limits: by how much a number of each image may change, on the scale [0, 1]; None: by any.
     before, after: the means of what was read and of what was written.
     """
 
@@ -38,12 +39,16 @@ class Passage:
         scales: Scales,
         *,
         strength: float,
+        limits: Sequence[float] | None = None,
         band_bytes: int,
     ) -> None:
         self.runner, self.grid, self.scales = runner, grid, scales
         self.strength = strength
         self.shape, self.dtype = rasters[0].shape, rasters[0].dtype
         self.device = scales.black.device
+        self.limits = None
+        if limits is not None:
+            self.limits = torch.tensor(limits, device=self.device)[:, None, None, None]
         self.before, self.after = (Means(len(rasters), self.shape[2]) for _ in range(2))
         self._sources = [
             raster if isinstance(raster, np.ndarray) else _Banded(raster, band_bytes)
@@ -92,6 +97,9 @@ class Passage:
         keep = ..., tile.rows.keep, tile.columns.keep
         x, excess = self.scales.to_unit(raw.permute(0, 3, 1, 2), images)
         y = self.runner.apply(x)[keep]
+        if self.limits is not None:
+            limit = self.limits[images]
+            y = x[keep] + (y - x[keep]).clamp(-limit, limit)
         if self.strength < 1:
             y = x[keep].lerp(y, self.strength)
         return self.scales.from_unit(y, None if excess is None else excess[keep], images)

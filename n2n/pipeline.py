@@ -1,8 +1,9 @@
 """Batches on their way to the device, prepared while the steps before them run.
 
-On a CPU it is not worth it: by measurement, a core prepares a batch of 64 or 100 pairs of 3x32x32
-in 0.2 to 0.7 ms, a hundredth of what it takes for the step of a small network, and a thread of
-its own would take that from the same cores. A GPU would wait for it. What is said of GPUs has not
+On a CPU it is not worth it for pairs that are read: by measurement, a core prepares a batch of 64
+or 100 pairs of 3x32x32 in 0.2 to 0.7 ms, a hundredth of what it takes for the step of a small
+network, and a thread of its own would take that from the same cores. Pairs that are drawn come a
+window at a time, which a step would wait for. So would a GPU. What is said of GPUs has not
 been run on one yet.
 """
 
@@ -11,25 +12,23 @@ from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from n2n.data.batches import Pair
 from n2n.evaluation import to_float
 
 __all__ = ["feed", "prefetch"]
 
-Pixels = NDArray[np.uint8]
 Item = TypeVar("Item")
 
 AHEAD = 2
 
 
 def feed(
-    batches: Iterable[tuple[Pixels, Pixels]], device: torch.device | str, *, threaded: bool
+    batches: Iterable[Pair], device: torch.device | str, *, threaded: bool
 ) -> Generator[tuple[Tensor, Tensor], None, None]:
-    """uint8 batches (N, C, H, W) as float32 in [0, 1] on the device, in their order.
+    """Batches (N, C, H, W) in 0 to 255 as float32 in [0, 1] on the device, in their order.
 
     threaded: `batches` runs in a thread of its own, two batches ahead; close the generator to end
     it. To a GPU it also copies, from pinned memory and on a stream beside the network's.
@@ -43,7 +42,7 @@ def feed(
 
 
 def _feed_gpu(
-    batches: Iterable[tuple[Pixels, Pixels]], device: torch.device, *, threaded: bool
+    batches: Iterable[Pair], device: torch.device, *, threaded: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     stream = torch.cuda.Stream(device)
 

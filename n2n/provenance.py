@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from n2n.data import PairSet, default_workers
+from n2n.data import StreamedSet, TrainingSet, default_workers
 from n2n.device import cpu_name
 from n2n.errors import Diverged, Interrupted
 from n2n.memory import limit
@@ -121,10 +121,15 @@ def hardware(device: torch.device | str = "cpu") -> dict[str, Any]:
     }
 
 
-def describe_set(pairs: PairSet) -> dict[str, Any]:
-    """Which pairs: where they lay, the digest of their rows, how many there are."""
-    rows = {split.name: split.rows for split in pairs.splits}
-    return {"path": str(pairs.path), "digest": pairs.digest, "rows": rows}
+def describe_set(pairs: TrainingSet) -> dict[str, Any]:
+    """Which pairs: where they lay, the digest of their rows, how many there are.
+
+    stream: where the training pairs are drawn from photographs, which ones.
+    """
+    halves = (pairs.train, pairs.val)
+    rows = {half.name: half.rows for half in halves if half is not None}
+    found = {"path": str(pairs.path), "digest": pairs.digest, "rows": rows}
+    return {**found, "stream": pairs.describe()} if isinstance(pairs, StreamedSet) else found
 
 
 @contextmanager

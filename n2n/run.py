@@ -4,12 +4,15 @@ runs/NAME/config.yaml            every setting, and the digest of the pair set
 runs/NAME/metrics.jsonl          one line an epoch
 runs/NAME/checkpoints/           last.safetensors, best.safetensors
 runs/NAME/model.safetensors      the best model so far
+runs/NAME/snapshots/             epoch-0010.safetensors, …: the model after the epochs asked for
+runs/NAME/start.safetensors      the model file that it began with, where there is one
 runs/NAME/provenance.jsonl       what each part of the run rests on (n2n.provenance)
 """
 
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,19 +22,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from n2n.checkpoint import (
-    decode,
-    describe,
-    encode,
-    load_state,
-    read_tensors,
-    state_tensors,
-    write_tensors,
-)
+from n2n.checkpoint import Learner, decode, describe, encode, read_tensors, write_tensors
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
-from n2n.files import TEMPORARY, replacing
-from n2n.models import Network
-from n2n.nn import Optimizer
+from n2n.files import TEMPORARY, digest_of, replacing
 
 if TYPE_CHECKING:
     from n2n.peers import Peers
@@ -39,7 +32,14 @@ if TYPE_CHECKING:
 __all__ = ["Position", "RunDirectory", "share_state"]
 
 # Settings that runs of earlier versions do not name, and what they were trained with.
-EARLIER = {"preset": "published", "precision": "fp32"}
+EARLIER = {
+    "preset": "published",
+    "precision": "fp32",
+    "ema": 0.0,
+    "clip": 0.0,
+    "patience": 0,
+    "start": "",
+}
 SECONDS_BETWEEN_LOOKS = 0.05
 SECONDS_TO_END = 2.0
 
@@ -67,6 +67,11 @@ class Position:
     def as_dict(self) -> dict[str, Any]:
         return dict(vars(self))
 
+    def is_end(self, *, epochs: int, patience: int) -> bool:
+        """Whether so many epochs are done, or the last `patience` ones were no better (0: any)."""
+        since_best = self.epoch - (self.best_epoch or 0)
+        return self.epoch >= epochs or 0 < patience <= since_best
+
     def metrics(self, *, lr: float, validation_seconds: float) -> dict[str, Any]:
         """Of an epoch that stands at its end: its line of metrics.jsonl but for the scores."""
         return {
@@ -80,18 +85,16 @@ class Position:
         }
 
 
-def share_state(
-    peers: "Peers", network: Network, optimizer: Optimizer, position: Position
-) -> Position:
+def share_state(peers: "Peers", learner: Learner, position: Position) -> Position:
     """Give rank 0's weights, optimiser and position to all processes; returns that position."""
     content = b""
     if peers.leads:
         place = {"position": position.as_dict()}
-        content = encode(state_tensors(network, optimizer), place)
+        content = encode(learner.tensors(), place)
     tensors, metadata = decode(peers.broadcast(content), "what rank 0 sent")
     if peers.leads:
         return position
-    load_state(tensors, network, optimizer)
+    learner.load(tensors)
     return Position(**metadata["position"])
 
 
@@ -115,6 +118,13 @@ class RunDirectory:
         return self.path / "provenance.jsonl"
 
     @property
+    def start_path(self) -> Path:
+        return self.path / "start.safetensors"
+
+    def snapshot_path(self, epoch: int) -> Path:
+        return self.path / "snapshots" / f"epoch-{epoch:04d}.safetensors"
+
+    @property
     def last_path(self) -> Path:
         return self.path / "checkpoints" / "last.safetensors"
 
@@ -122,11 +132,14 @@ class RunDirectory:
     def best_path(self) -> Path:
         return self.path / "checkpoints" / "best.safetensors"
 
-    def begin(self, settings: dict[str, Any], *, may_change: frozenset[str]) -> bool:
+    def begin(
+        self, settings: dict[str, Any], *, may_change: frozenset[str], start: Path | None = None
+    ) -> bool:
         """Create the directory, or check that it holds a run of the same settings.
 
         Returns True for a run that can be resumed. RunConflict names the first setting that
-        differs, unless it `may_change` between the parts of a run.
+        differs, unless it `may_change` between the parts of a run. start: the model file whose
+        digest the settings name; it is kept here, so that it is needed only once.
         """
         config = self.path / "config.yaml"
         if self.path.exists() and not self.path.is_dir():
@@ -147,7 +160,25 @@ class RunDirectory:
         self.last_path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(config) as temporary:
             temporary.write_text(yaml.safe_dump(settings, sort_keys=False), encoding="utf-8")
+        if settings.get("start") and not resumable:
+            self._keep_start(settings["start"], start)
         return resumable
+
+    def _keep_start(self, digest: str, start: Path | None) -> None:
+        """Copy the model file, unless it is here already."""
+        if not self.start_path.exists() and start is not None:
+            with replacing(self.start_path) as temporary:
+                shutil.copyfile(start, temporary)
+        if not self.start_path.exists():
+            raise RunConflict(
+                f"{self.path}: expected the model file that it begins with, found none; give it "
+                "again, with --from"
+            )
+        if digest_of(self.start_path) != digest:
+            raise RunConflict(
+                f"{self.start_path}: expected the model file with sha256 {digest[:12]}…, found "
+                "another; choose another --run"
+            )
 
     @contextmanager
     def locked(self, *, patience: float = SECONDS_TO_END) -> Iterator[None]:
@@ -189,15 +220,12 @@ class RunDirectory:
             for path in self.path.iterdir()
         )
 
-    def save(
-        self, path: Path, network: Network, optimizer: Optimizer, metadata: dict[str, Any]
-    ) -> None:
+    def save(self, path: Path, learner: Learner, metadata: dict[str, Any]) -> None:
         """Write a checkpoint; the one before is replaced only when it is complete."""
-        tensors = state_tensors(network, optimizer)
-        write_tensors(path, tensors, {**describe(network), **metadata})
+        write_tensors(path, learner.tensors(), {**describe(learner.network), **metadata})
 
-    def restore(self, network: Network, optimizer: Optimizer) -> Position:
-        """Load the last checkpoint into both, drop later metrics, and say where it stands.
+    def restore(self, learner: Learner) -> Position:
+        """Load the last checkpoint, drop later metrics, and say where it stands.
 
         ModelFileError for a checkpoint that is damaged or does not fit, RunConflict for metrics
         that lack an epoch.
@@ -211,7 +239,7 @@ class RunDirectory:
                 "start again with another --run"
             ) from error
         try:
-            load_state(tensors, network, optimizer)
+            learner.load(tensors)
         except InvalidValue as error:
             message = f"{self.last_path}: {error}; start again with another --run"
             raise ModelFileError(message) from error

@@ -28,7 +28,7 @@ from n2n.evaluation import (
 )
 from n2n.files import digest_of
 from n2n.models import Network
-from n2n.run import RunDirectory
+from n2n.shipped import locate, shipped
 
 __all__ = [
     "Candidate",
@@ -39,7 +39,6 @@ __all__ = [
     "Scorer",
     "ScorerConfig",
     "choose_split",
-    "find_model",
     "look_at",
 ]
 
@@ -49,11 +48,20 @@ BUNCHES = 4  # for each worker, at least, as far as there are pieces
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model to be scored: what it is called, its file, and the sha256 of that."""
+    """A model to be scored: what it is called, its file, and the sha256 of that.
+
+    path: of a shipped model its name, since it lies elsewhere on every machine.
+    """
 
     name: str
     path: str
     digest: str
+
+    @classmethod
+    def of(cls, name: str, path: Path) -> "Candidate":
+        """The model called `name`, whose file was found at `path`."""
+        place = name if name in shipped() else str(path.resolve())
+        return cls(name, place, digest_of(path))
 
 
 @dataclass(frozen=True)
@@ -103,28 +111,15 @@ class Result:
         return -math.inf if math.isnan(selection) else selection
 
 
-def find_model(path: Path) -> Path:
-    """The model's file: the path itself, or that of a run's directory. ModelFileError for none."""
-    if not path.is_dir():
-        return path
-    model = RunDirectory(path).model_path
-    if not model.is_file():
-        raise ModelFileError(
-            f"{path}: expected a model file, found a folder without {model.name}; give the "
-            "directory of a run whose first epoch is done, or a file"
-        )
-    return model
-
-
 def look_at(name: str, split: Split) -> Candidate:
     """Find a model and see that it can be read and fits. ModelFileError or ShapeError if not."""
-    path = find_model(Path(name))
+    path = locate(name)
     network, _ = load_model(path)
     try:
         require_fit(network, split)
     except ShapeError as error:
         raise ShapeError(f"{name}: {error}") from None
-    return Candidate(name, str(path.resolve()), digest_of(path))
+    return Candidate.of(name, path)
 
 
 def choose_split(pairs: PairSet, name: str | None) -> Split:
@@ -193,8 +188,8 @@ class Scorer:
         return self._network[1]
 
     def _open(self, model: Candidate) -> Network | str:
-        path = Path(model.path)
         try:
+            path = locate(model.path)
             network, _ = load_model(path)
             if digest_of(path) != model.digest:
                 return "another model took its place meanwhile; run the same command again"

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from n2n.errors import Diverged
 from n2n.models import Network
-from n2n.nn import Loss, Optimizer
+from n2n.nn import Loss, Optimizer, clip_gradients
 
 if TYPE_CHECKING:
     from n2n.peers import Peers
@@ -16,29 +16,48 @@ __all__ = ["SharedGradients", "late_step", "shared_step", "train_step"]
 
 
 def train_step(
-    network: Network, loss: Loss, optimizer: Optimizer, inputs: Tensor, targets: Tensor
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    clip: float = 0.0,
 ) -> float:
     """One step on a batch (N, C, H, W) in [0, 1]; returns the loss before it.
 
-    Diverged, with the parameters as they were, if the loss is not finite.
+    clip: the largest norm of all gradients together (`n2n.nn.clip_gradients`); 0: any. Diverged,
+    with the parameters as they were, if the loss is not finite.
     """
     value = require_finite(loss(network(inputs), targets))
-    _descend(network, loss, optimizer)
+    _descend(network, loss, optimizer, clip)
     return value
 
 
 def late_step(
-    network: Network, loss: Loss, optimizer: Optimizer, inputs: Tensor, targets: Tensor
+    network: Network,
+    loss: Loss,
+    optimizer: Optimizer,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    clip: float = 0.0,
 ) -> Tensor:
     """`train_step` that waits for nothing: the loss stays on the device, and nobody looks at it."""
     value = loss(network(inputs), targets)
-    _descend(network, loss, optimizer)
+    _descend(network, loss, optimizer, clip)
     return value
 
 
-def _descend(network: Network, loss: Loss, optimizer: Optimizer) -> None:
+def _descend(network: Network, loss: Loss, optimizer: Optimizer, clip: float) -> None:
     optimizer.zero_grad()
     network.backward(loss.backward())
+    _update(optimizer, clip)
+
+
+def _update(optimizer: Optimizer, clip: float) -> None:
+    if clip:
+        clip_gradients(optimizer.params, clip)
     optimizer.step()
 
 
@@ -94,11 +113,12 @@ def shared_step(
     images: int,
     stop: bool,
     late: bool,
+    clip: float = 0.0,
 ) -> Tensor:
     """`train_step`, or `late_step`, on a share of a batch of so many images; the loss is the
     whole batch's."""
     value = shared.compute(loss, inputs, targets, images=images, stop=stop)
     if not late:
         require_finite(value)
-    optimizer.step()
+    _update(optimizer, clip)
     return value

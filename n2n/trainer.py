@@ -13,33 +13,34 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from n2n.checkpoint import save_model
+from n2n.checkpoint import save_model, weights_of
 from n2n.config import TrainConfig
-from n2n.data import PairSet
+from n2n.data import StreamedSet, TrainingSet
 from n2n.data.augmentation import Augmentation
-from n2n.data.batches import WHOLE
+from n2n.data.batches import WHOLE, Pair
+from n2n.descent import Descent
 from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted
 from n2n.evaluation import Scores, evaluate
 from n2n.pipeline import feed
 from n2n.provenance import describe_set, recorded, versions
 from n2n.run import Position, RunDirectory, share_state
-from n2n.step import SharedGradients, late_step, shared_step, train_step
 
 if TYPE_CHECKING:
     from n2n.peers import Peers
 
-__all__ = ["TrainConfig", "Trainer", "late_step", "train_step"]
+__all__ = ["TrainConfig", "Trainer"]
 
 AUGMENTATION = 2  # what a random stream is for; 0 and 1 are the order's (n2n.data.batches)
-LATE = 25  # steps between reading losses, where they are read late
 
 
 class Trainer:
     """Trains a network on a pair set, in a run directory that it can be resumed from.
+
+    start: the model file whose digest is config.start, and whose weights the run begins with; a
+    run that has begun has a copy of it.
 
     `on_batch(images)` hears of every batch, `on_epoch(line)` of every epoch and its metrics.
     `stop` may be set to True at any time: the batch ends, a checkpoint is written, and `train`
@@ -61,13 +62,14 @@ class Trainer:
     def __init__(
         self,
         config: TrainConfig,
-        pairs: PairSet,
+        pairs: TrainingSet,
         run: Path,
         *,
         on_batch: Callable[[int], None] = lambda images: None,
         on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
         asynchronous: bool | None = None,
         peers: "Peers | None" = None,
+        start: Path | None = None,
     ) -> None:
         on_gpu = torch.device(config.device).type == "cuda"
         self.asynchronous = on_gpu if asynchronous is None else asynchronous
@@ -82,22 +84,23 @@ class Trainer:
         compute_dtype = use_precision(config.precision, config.device, training=True)
         set_deterministic(config.device)
         self.network = config.make_network(pairs.shape[0]).compute_in(compute_dtype)
-        self.shared = SharedGradients(self.network, peers) if peers is not None else None
-        self.optimizer = config.make_optimizer(self.network)
-        self.loss = config.make_loss()
-        self._unread: list[tuple[Tensor, int]] = []  # losses of the last batches, and their images
+        self.descent = Descent(
+            config, self.network, late=self.asynchronous, peers=peers, explain=self._diverged
+        )
         self.steps_per_epoch = pairs.train.num_batches(config.batch_size)
         self.schedule = config.make_schedule(self.steps_per_epoch)
         self.augment = Augmentation(flips=config.flips, turns=config.turns, swap=config.swap)
         self.run = RunDirectory(run)
         self.position = Position()
-        self._stopping = False  # what all processes know
         if self.leads:
             with self.run.locked():
-                if self.run.begin(config.settings(pairs), may_change=config.may_change):
-                    self.position = self.run.restore(self.network, self.optimizer)
+                settings = config.settings(pairs)
+                if self.run.begin(settings, may_change=config.may_change, start=start):
+                    self.position = self.run.restore(self.descent.learner)
+                elif config.start:
+                    self.descent.learner.begin_with(weights_of(self.run.start_path))
         if peers is not None:
-            self.position = share_state(peers, self.network, self.optimizer, self.position)
+            self.position = share_state(peers, self.descent.learner, self.position)
 
     @property
     def resumed(self) -> bool:
@@ -105,12 +108,17 @@ class Trainer:
         return self.position != Position()
 
     @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.position.is_end(epochs=self.config.epochs, patience=self.config.patience)
+
+    @property
     def parameters(self) -> int:
         """How many numbers the network has learned."""
         return sum(value.numel() for value, _ in self.network.param())
 
     def train(self) -> list[dict[str, Any]]:
-        """Train to the last epoch; returns the metrics of all epochs.
+        """Train to the end; returns the metrics of all epochs.
 
         Diverged stops before the step, with the last checkpoint kept; Interrupted after `stop`;
         RunConflict if another process trains in the same directory.
@@ -118,7 +126,7 @@ class Trainer:
         self.network.skip_input_gradient()
         try:
             with self._held():
-                while self.position.epoch < self.config.epochs:
+                while not self.finished:
                     self._train_epoch()
                     self._finish_epoch()
         finally:
@@ -137,7 +145,7 @@ class Trainer:
 
     def _recorded(self) -> AbstractContextManager[None]:
         """The block is a part of the run, in its provenance; not where nothing is left to do."""
-        if self.position.epoch >= self.config.epochs:
+        if self.finished:
             return nullcontext()
         facts = {
             "workers": self.peers.size if self.peers is not None else 1,
@@ -154,11 +162,12 @@ class Trainer:
     def _train_epoch(self) -> None:
         """The steps of one epoch, from wherever the position stands in it."""
         self.network.train()
+        self.descent.begin_epoch(self.position.loss_sum)
         started = saved = time.monotonic()
         compute, begin = 0.0, self.position
         reduced = self._reduce_seconds
-        self._unread.clear()
-        batches = feed(self._batches(), self.config.device, threaded=self.asynchronous)
+        threaded = self.asynchronous or isinstance(self.pairs, StreamedSet)
+        batches = feed(self._batches(), self.config.device, threaded=threaded)
         with closing(batches):
             for x, y in batches:
                 before, images = time.monotonic(), self._images(self.position.batch)
@@ -168,6 +177,7 @@ class Trainer:
                 self.position = replace(
                     self.position,
                     batch=self.position.batch + 1,
+                    loss_sum=self.descent.loss_sum,
                     images=self.position.images + images,
                     seconds=begin.seconds + now - started,
                     compute_seconds=begin.compute_seconds + compute,
@@ -175,7 +185,7 @@ class Trainer:
                 )
                 self.on_batch(images)
                 due = self.leads and now - saved > self.config.checkpoint_seconds
-                stop = self._stopping if self.peers is not None else self.stop
+                stop = self.descent.is_stop_wished if self.peers is not None else self.stop
                 if stop or due:
                     self._require_finite()
                     self._checkpoint(self.run.last_path)
@@ -185,11 +195,28 @@ class Trainer:
                         f"stopped after batch {self.position.batch} of epoch {begin.epoch + 1}, "
                         f"which is saved in {self.run.path}; run the same command again to go on"
                     )
-        self._look(self.position.batch)  # waits for a GPU, whose time is then known
-        self.position = replace(self.position, seconds=begin.seconds + time.monotonic() - started)
+        self.descent.look(self.position.batch)  # waits for a GPU, whose time is then known
+        self.position = replace(
+            self.position,
+            loss_sum=self.descent.loss_sum,
+            seconds=begin.seconds + time.monotonic() - started,
+        )
 
-    def _batches(self) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
-        """The epoch's batches from the position on, augmented: uint8 (N, C, H, W) each."""
+    def _step(self, x: Tensor, y: Tensor, images: int) -> None:
+        """The step of the batch at which the position stands."""
+        batch = self.position.batch
+        done = self.position.epoch + batch / self.steps_per_epoch
+        self.descent.step(
+            *(x, y),
+            images=images,
+            batch=batch,
+            lr=self._lr(batch),
+            progress=done / self.config.epochs,
+            stop=self.stop,
+        )
+
+    def _batches(self) -> Iterator[Pair]:
+        """The epoch's batches from the position on, augmented: (N, C, H, W) each."""
         config, begin = self.config, self.position
         share = self.peers.share if self.peers is not None else WHOLE
         batches = self.pairs.train.batches(
@@ -215,60 +242,6 @@ class Trainer:
     def _reduce_seconds(self) -> float:
         return self.peers.seconds if self.peers is not None else 0.0
 
-    def _step(self, x: Tensor, y: Tensor, images: int) -> None:
-        """One step; its loss is added to the position's, at once or late."""
-        batch = self.position.batch
-        self.optimizer.lr = self._lr(batch)
-        self.loss.anneal((self.position.epoch + batch / self.steps_per_epoch) / self.config.epochs)
-        try:
-            value = self._descend(x, y, images)
-        except Diverged as error:
-            raise self._diverged(str(error), batch + 1) from error
-        if isinstance(value, Tensor):
-            self._unread.append((value, images))
-        else:
-            self._count_loss(value, images)
-        # By the batch's number: in all processes at the same one.
-        if not self.asynchronous or (batch + 1) % LATE == 0:
-            self._look(batch + 1)
-
-    def _descend(self, x: Tensor, y: Tensor, images: int) -> Tensor | float:
-        """The step itself; its loss, a Tensor where it has not been looked at."""
-        late = self.asynchronous
-        if self.shared is None:
-            step = late_step if late else train_step
-            return step(self.network, self.loss, self.optimizer, x, y)
-        value = shared_step(
-            self.shared,
-            self.loss,
-            self.optimizer,
-            *(x, y),
-            images=images,
-            stop=self.stop,
-            late=late,
-        )
-        return value if late else float(value)
-
-    def _look(self, batches: int) -> None:
-        """Read losses, and whether another process wishes to stop, after so many batches."""
-        self._read_losses(batches)
-        self._stopping = self.shared is not None and self.shared.is_stop_wished()
-
-    def _read_losses(self, batches: int) -> None:
-        """Wait for the losses not read yet, of the last of so many batches. Diverged names one."""
-        if not self._unread:
-            return
-        values = torch.stack([value for value, _ in self._unread]).tolist()
-        first = batches - len(values) + 1
-        for batch, (value, (_, images)) in enumerate(zip(values, self._unread, strict=True), first):
-            if not math.isfinite(value):
-                raise self._diverged(f"the loss is {value}", batch)
-            self._count_loss(value, images)
-        self._unread.clear()
-
-    def _count_loss(self, value: float, images: int) -> None:
-        self.position = replace(self.position, loss_sum=self.position.loss_sum + value * images)
-
     def _lr(self, batch: int) -> float:
         """The learning rate of a batch of this epoch."""
         return self.schedule(self.position.epoch * self.steps_per_epoch + batch)
@@ -282,11 +255,9 @@ class Trainer:
         )
 
     def _require_finite(self) -> None:
-        """Diverged, before anything is saved, for a loss not read yet or a parameter."""
-        self._read_losses(self.position.batch)
-        for name, parameter in self.network.named_parameters().items():
-            if not bool(parameter.value.isfinite().all()):
-                raise self._diverged(f"{name} is not finite after a step", self.position.batch)
+        """Before anything is saved: Diverged for a loss not read yet, or a parameter."""
+        self.descent.require_finite(self.position.batch)
+        self.position = replace(self.position, loss_sum=self.descent.loss_sum)
 
     def _finish_epoch(self) -> None:
         """Score, record, save; `best` and the model file when the score is the best so far."""
@@ -295,9 +266,10 @@ class Trainer:
         before = time.monotonic()
         scores: Scores | None = None
         if self.pairs.val is not None:
-            scores = evaluate(
-                self.network, self.pairs.val, device=self.config.device, peers=self.peers
-            )
+            with self.descent.averaged():
+                scores = evaluate(
+                    self.network, self.pairs.val, device=self.config.device, peers=self.peers
+                )
             if not math.isfinite(scores.loss):
                 raise self._diverged(f"the validation loss is {scores.loss}", done.batch)
         line = done.metrics(
@@ -318,15 +290,24 @@ class Trainer:
         )
         if better and self.leads:
             self._checkpoint(self.run.best_path, scores)
-            save_model(self.run.model_path, self.network, self._metadata(scores))
+            with self.descent.averaged():
+                save_model(self.run.model_path, self.network, self._metadata(scores))
+        if self.leads and self.position.epoch in self.config.snapshot_epochs:
+            self._keep_snapshot(scores)
         self._checkpoint(self.run.last_path)
         self.on_epoch(line)
+
+    def _keep_snapshot(self, scores: Scores | None) -> None:
+        path = self.run.snapshot_path(self.position.epoch)
+        path.parent.mkdir(exist_ok=True)
+        with self.descent.averaged():
+            save_model(path, self.network, self._metadata(scores))
 
     def _checkpoint(self, path: Path, scores: Scores | None = None) -> None:
         if not self.leads:
             return
         place = {"position": self.position.as_dict()}
-        self.run.save(path, self.network, self.optimizer, {**self._metadata(scores), **place})
+        self.run.save(path, self.descent.learner, {**self._metadata(scores), **place})
 
     def _metadata(self, scores: Scores | None) -> dict[str, Any]:
         return {

@@ -121,12 +121,12 @@ def shares(peers: Peers, pairs: Path, runs: Path) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(0)
     x, y = (torch.rand(5, 3, 8, 8, generator=generator) for _ in range(2))
     own = peers.share.of(5)
-    shared = trainer.shared
+    shared = trainer.descent.shared
     trainer.network.train()
     losses, wishes = [], []
     for stop in (False, peers.rank == peers.size - 1, False):
         rows = slice(own.start, own.stop)
-        loss = shared.compute(trainer.loss, x[rows], y[rows], images=5, stop=stop)
+        loss = shared.compute(trainer.descent.loss, x[rows], y[rows], images=5, stop=stop)
         losses.append(float(loss))
         wishes.append(shared.is_stop_wished())
     gradients = [grad.numpy() for _, grad in trainer.network.param()]

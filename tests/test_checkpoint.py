@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from n2n import models
-from n2n.checkpoint import load_model, read_tensors, save_model, write_tensors
+from n2n.checkpoint import Learner, load_model, read_tensors, save_model, write_tensors
 from n2n.errors import ModelFileError, N2NError
 from n2n.nn import SGD
 from n2n.run import RunDirectory
@@ -100,7 +100,7 @@ def test_a_checkpoint_is_a_model_file_too(tmp_path: Path) -> None:
     optimizer = SGD(before.param(), 0.1, momentum=0.9)
     optimizer.step()
     path = tmp_path / "last.safetensors"
-    RunDirectory(tmp_path).save(path, before, optimizer, {})
+    RunDirectory(tmp_path).save(path, Learner(before, optimizer), {})
     after, _ = load_model(path)
     assert all(torch.equal(v, after.state_dict()[k]) for k, v in before.state_dict().items())
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from n2n import models
-from n2n.checkpoint import read_tensors
+from n2n.checkpoint import Learner, read_tensors
 from n2n.config import TrainConfig
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.nn import SGD
@@ -208,7 +208,7 @@ def test_a_checkpoint_of_another_network_or_optimizer(trained: tuple, width: int
     optimizer.step()
     directory = RunDirectory(run)
     position = {"position": Position(epoch=1).as_dict()}
-    directory.save(directory.last_path, network, optimizer, position)
+    directory.save(directory.last_path, Learner(network, optimizer), position)
     assert_refused(trained, ModelFileError, str(directory.last_path))
 
 
@@ -221,12 +221,13 @@ def test_a_checkpoint_restores_all_of_it(trained: tuple, tmp_path: Path) -> None
     directory = RunDirectory(tmp_path / "other")
     assert directory.begin({"lr": 1.0}, may_change=frozenset()) is False
     position = Position(0, 3, 0.1 + 0.2, 60, 1 / 3, 7, 1.5, 0.25)
-    directory.save(directory.last_path, network, optimizer, {"position": position.as_dict()})
+    learner = Learner(network, optimizer)
+    directory.save(directory.last_path, learner, {"position": position.as_dict()})
     assert directory.begin({"lr": 1.0}, may_change=frozenset()) is True
 
     other = models.create("seed", width=2, generator=torch.Generator().manual_seed(2))
     restored = SGD(other.param(), 1.0, momentum=0.9)
-    assert directory.restore(other, restored) == position
+    assert directory.restore(Learner(other, restored)) == position
     for mine, found in ((network, other), (optimizer, restored)):
         expected, state = mine.state_dict(), found.state_dict()
         assert expected.keys() == state.keys()

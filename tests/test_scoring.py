@@ -13,7 +13,7 @@ import torch
 from n2n import evaluation, models, scoring
 from n2n.checkpoint import load_model, save_model
 from n2n.data import PairSet
-from n2n.errors import InvalidValue, ModelFileError, ShapeError
+from n2n.errors import InvalidValue, ShapeError
 from n2n.evaluation import Scores, evaluate
 from n2n.scoring import (
     Candidate,
@@ -24,7 +24,6 @@ from n2n.scoring import (
     Scorer,
     ScorerConfig,
     choose_split,
-    find_model,
     look_at,
 )
 
@@ -134,17 +133,6 @@ def test_ranks() -> None:
     results = [Result(str(of), "", of) for of in (nan, bad, good, None)]
     ranked = sorted(results, key=lambda result: result.rank, reverse=True)
     assert [result.scores for result in ranked] == [good, bad, nan, None]
-
-
-def test_find_model(tmp_path: Path) -> None:
-    """A file is itself, a run's directory its model."""
-    run = tmp_path / "run"
-    run.mkdir()
-    with pytest.raises(ModelFileError, match=r"run: .*a folder without model\.safetensors"):
-        find_model(run)
-    save(run / "model.safetensors", 0)
-    assert find_model(run) == run / "model.safetensors"
-    assert find_model(tmp_path / "none") == tmp_path / "none"
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path, pairs) -> None:

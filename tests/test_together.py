@@ -33,6 +33,8 @@ ADAMW: dict[str, Any] = {
     "loss": "l1",
     "schedule": "cosine",
     "warmup": 0.5,
+    "ema": 0.9,
+    "clip": 0.01,
     "flips": True,
     "turns": True,
     "swap": True,

@@ -19,13 +19,14 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from n2n import device, models, trainer
+from n2n import descent, device, models, trainer
 from n2n.checkpoint import load_model, read_tensors
 from n2n.config import TrainConfig
 from n2n.data import PairSet
 from n2n.errors import Diverged, Interrupted, InvalidValue, RunConflict, ShapeError
 from n2n.nn import SGD, AdamW, MSELoss
-from n2n.trainer import Trainer, late_step, train_step
+from n2n.step import late_step, train_step
+from n2n.trainer import Trainer
 
 TIMINGS = {"seconds", "compute_seconds", "validation_seconds", "images_per_second"}
 TINY: dict[str, Any] = {"model_config": {"width": 4}, "epochs": 3, "batch_size": 20}
@@ -37,6 +38,8 @@ ADAMW: dict[str, Any] = {
     "weight_decay": 0.01,
     "schedule": "cosine",
     "warmup": 0.5,
+    "ema": 0.9,
+    "clip": 0.01,
     "flips": True,
     "turns": True,
     "swap": True,
@@ -184,7 +187,7 @@ def test_overfits_one_batch() -> None:
 def test_the_last_batch_counts_by_its_images(pairs: PairSet, run: Path, monkeypatch) -> None:
     """Batches of 40, 40 and 10 with losses 1, 2 and 6: the mean over images is 180 / 90."""
     losses = iter([1.0, 2.0, 6.0])
-    monkeypatch.setattr(trainer, "train_step", lambda *arguments: next(losses))
+    monkeypatch.setattr(descent, "train_step", lambda *arguments, clip: next(losses))
     sizes: list[int] = []
     config = published(model_config={"width": 2}, epochs=1, batch_size=40)
     (line,) = Trainer(config, pairs, run, on_batch=sizes.append).train()
@@ -197,13 +200,13 @@ def test_the_schedule_is_applied_at_every_step(
     pairs: PairSet, run: Path, monkeypatch, schedule: str
 ) -> None:
     rates: list[float] = []
-    step = trainer.train_step
+    step = descent.train_step
 
-    def spy(network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor) -> float:
+    def spy(network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor, **clip: Any) -> float:
         rates.append(optimizer.lr)
-        return step(network, loss, optimizer, x, y)
+        return step(network, loss, optimizer, x, y, **clip)
 
-    monkeypatch.setattr(trainer, "train_step", spy)
+    monkeypatch.setattr(descent, "train_step", spy)
     config = published(
         **{**TINY, "lr": 0.5, "schedule": schedule},
         warmup=0.4 if schedule == "cosine" else 0.0,
@@ -240,8 +243,11 @@ def test_l0_is_annealed_over_the_run_and_resumed(pairs: PairSet, run: Path) -> N
     found = []
 
     def watch(trainer: Trainer) -> Trainer:
-        anneal = trainer.loss.anneal
-        trainer.loss.anneal = lambda progress: (anneal(progress), found.append(trainer.loss.gamma))
+        anneal = trainer.descent.loss.anneal
+        trainer.descent.loss.anneal = lambda progress: (
+            anneal(progress),
+            found.append(trainer.descent.loss.gamma),
+        )
         return trainer
 
     config = published(**TINY, loss="l0")
@@ -442,7 +448,7 @@ def no_thread_is_left() -> Iterator[None]:
 def all_asynchronous(monkeypatch: pytest.MonkeyPatch, late: int) -> None:
     """Every trainer from here on works as on a GPU and reads its losses every `late` steps."""
     monkeypatch.setattr(Trainer, "__init__", partialmethod(Trainer.__init__, asynchronous=True))
-    monkeypatch.setattr(trainer, "LATE", late)
+    monkeypatch.setattr(descent, "LATE", late)
 
 
 @pytest.mark.parametrize("late", [1, 2, 3, 5, 25])
@@ -508,21 +514,24 @@ def test_a_late_loss_that_is_not_finite_names_its_batch_and_spoils_nothing(
     all_asynchronous(monkeypatch, late)
     config = published(**{**TINY, "epochs": 4, "lr": 0.1})
     mine = Trainer(config, pairs, run)
-    step, done = trainer.late_step, 0
+    step, done = descent.late_step, 0
 
-    def poisoned(network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor) -> Tensor:
+    def poisoned(
+        network: Any, loss: Any, optimizer: Any, x: Tensor, y: Tensor, *, clip: float
+    ) -> Tensor:
         nonlocal done
         done += 1
-        return step(network, loss, optimizer, x, y * (torch.inf if done >= 7 else 1.0))
+        y = y * (torch.inf if done >= 7 else 1.0)
+        return step(network, loss, optimizer, x, y, clip=clip)
 
-    monkeypatch.setattr(trainer, "late_step", poisoned)
+    monkeypatch.setattr(descent, "late_step", poisoned)
     with pytest.raises(Diverged, match=r"^the loss is (inf|nan) in epoch 2, batch 2, at lr 0\.1; "):
         mine.train()
     assert 7 <= done <= 10  # at the latest the epoch's end
     assert all(map(all_finite, run.rglob("*.safetensors")))
     assert read_tensors(run / "checkpoints" / "last.safetensors")[1]["position"]["epoch"] == 1
     assert len(read_metrics(run)) == 1
-    monkeypatch.setattr(trainer, "late_step", step)
+    monkeypatch.setattr(descent, "late_step", step)
     Trainer(config, pairs, run).train()
     Trainer(config, pairs, run.with_name("whole")).train()
     assert result_of(run) == result_of(run.with_name("whole"))
@@ -535,7 +544,7 @@ def test_a_late_loss_is_read_before_a_checkpoint(
     all_asynchronous(monkeypatch, 25)
     seconds = 0.0 if cause == "checkpoint" else 60.0
     mine = Trainer(published(**TINY, checkpoint_seconds=seconds), pairs, run)
-    monkeypatch.setattr(trainer, "late_step", lambda *arguments: torch.tensor(torch.nan))
+    monkeypatch.setattr(descent, "late_step", lambda *arguments, clip: torch.tensor(torch.nan))
     mine.stop = cause == "stop"
     with pytest.raises(Diverged, match="the loss is nan in epoch 1, batch 1, "):
         mine.train()
@@ -734,22 +743,24 @@ def test_diverged_keeps_the_last_good_checkpoint(
 def test_a_parameter_that_is_not_finite_is_never_saved(make_set, run: Path, monkeypatch) -> None:
     """A last step that breaks a weight shows in no loss; stopping and ending an epoch notice."""
     pairs = make_set(val=0)  # scores would notice, too
-    step = trainer.train_step
+    step = descent.train_step
     config = published(**TINY)
     for name, at in (("mid", 7), ("end", 10)):
         mine = Trainer(config, pairs, run.with_name(name))
         done = 0
 
-        def poisoned(network: Any, *rest: Any, at: int = at, mine: Trainer = mine) -> float:
+        def poisoned(
+            network: Any, *rest: Any, clip: float, at: int = at, mine: Trainer = mine
+        ) -> float:
             nonlocal done
             done += 1
-            value = step(network, *rest)
+            value = step(network, *rest, clip=clip)
             if done == at:
                 network.param()[2][0].view(-1)[0] = torch.inf
                 mine.stop = at == 7
             return value
 
-        monkeypatch.setattr(trainer, "train_step", poisoned)
+        monkeypatch.setattr(descent, "train_step", poisoned)
         with pytest.raises(Diverged, match=f"in epoch 2, batch {at - 5}, "):
             mine.train()
         saved = list(mine.run.path.rglob("*.safetensors"))
@@ -759,19 +770,19 @@ def test_a_parameter_that_is_not_finite_is_never_saved(make_set, run: Path, monk
 
 def test_scores_that_are_not_finite_are_never_saved(pairs: PairSet, run: Path, monkeypatch) -> None:
     """Finite weights may still be so large that every output overflows."""
-    step = trainer.train_step
+    step = descent.train_step
     done = 0
 
-    def poisoned(network: Any, *rest: Any) -> float:
+    def poisoned(network: Any, *rest: Any, clip: float) -> float:
         nonlocal done
         done += 1
-        value = step(network, *rest)
+        value = step(network, *rest, clip=clip)
         if done == 10:
             for weights, _ in network.param():
                 weights.mul_(0).add_(3e38).view(-1)[::2] = -3e38
         return value
 
-    monkeypatch.setattr(trainer, "train_step", poisoned)
+    monkeypatch.setattr(descent, "train_step", poisoned)
     mine = Trainer(published(**TINY, model="unet", lr=0.01), pairs, run)
     with pytest.raises(Diverged, match="in epoch 2, batch 5, "):
         mine.train()

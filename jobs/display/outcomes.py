@@ -3,7 +3,7 @@
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -120,7 +120,15 @@ def _measured(batch: "Batch", seconds: float) -> str:
         line += f"; largest drift of a mean {100 * worst.drift:+.3f} % of the range"
         if not batch.plan.single:
             line += f", {one_line(worst.item.source)}"
+    if report.sigmas:
+        line += f"\n{_noise(report.sigmas)}"
     return line
+
+
+def _noise(sigmas: Sequence[float]) -> str:
+    least, most = (f"{255 * sigma:.1f}" for sigma in sigmas)
+    found = least if least == most else f"{least} to {most}"
+    return f"estimated noise of the inputs: standard deviation {found} (of 255)"
 
 
 def as_dict(batch: "Batch", place: str, seconds: float) -> dict[str, Any]:
@@ -141,6 +149,7 @@ def as_dict(batch: "Batch", place: str, seconds: float) -> dict[str, Any]:
         "excluded": plan.excluded,
         "megapixels": round(report.pixels / 1e6, 6),
         "largest_drift": drift,
+        "sigma": report.sigmas or None,
         "scores": report.scores or None,
         "seconds": round(seconds, 3),
     }

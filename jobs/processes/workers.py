@@ -165,15 +165,17 @@ def describe(device: str, threads: int) -> str:
 
 
 def _absolute(config: "WorkerConfig") -> "WorkerConfig":
-    """Processes elsewhere have another current folder."""
+    """Processes elsewhere have another current folder, and shipped models of their own."""
+    from n2n.shipped import shipped
     from n2n.storage import is_uri
 
     def full(path: str) -> str:
         return path if is_uri(path) else abspath(path)
 
+    by_name = config.model is None or config.model in shipped()
     return replace(
         config,
-        model=full(config.model),
+        model=config.model if by_name else full(str(config.model)),
         source=full(config.source),
         destination=full(config.destination),
         work=None if config.work is None else full(config.work),

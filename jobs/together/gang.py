@@ -23,7 +23,7 @@ from n2n.run import Position, RunDirectory
 
 if TYPE_CHECKING:
     from n2n.config import TrainConfig
-    from n2n.data import PairSet
+    from n2n.data import TrainingSet
 
 __all__ = ["Gang"]
 
@@ -49,7 +49,7 @@ class Gang:
     def __init__(
         self,
         config: "TrainConfig",
-        pairs: "PairSet",
+        pairs: "TrainingSet",
         run: Path,
         *,
         placement: Placement,
@@ -59,6 +59,7 @@ class Gang:
         on_epoch: Callable[[dict[str, Any]], None] = lambda line: None,
         warn: Callable[[str], None] = lambda line: None,
         patience: float = PATIENCE,
+        start: Path | None = None,
     ) -> None:
         from n2n.device import use_precision
 
@@ -73,18 +74,23 @@ class Gang:
         if config.device == "cpu":
             use_precision(config.precision, config.device, training=True)
         network = replace(config, device="cpu").make_network(pairs.shape[0])
-        optimizer = config.make_optimizer(network)
         self.parameters = sum(value.numel() for value, _ in network.param())
         self.run = RunDirectory(run)
         self.position = Position()
         with self.run.locked(patience=SECONDS_TO_END):
-            if self.run.begin(config.settings(pairs), may_change=config.may_change):
-                self.position = self.run.restore(network, optimizer)
+            settings = config.settings(pairs)
+            if self.run.begin(settings, may_change=config.may_change, start=start):
+                self.position = self.run.restore(config.make_learner(network))
 
     @property
     def resumed(self) -> bool:
         """Whether the run had begun before."""
         return self.position != Position()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.position.is_end(epochs=self.config.epochs, patience=self.config.patience)
 
     @property
     def workers(self) -> int:
@@ -96,14 +102,13 @@ class Gang:
         Raises what Trainer.train raises; InvalidValue when the workers find no place within
         `patience` seconds; JobFailed when they died more than `max_failures` times.
         """
-        if self.position.epoch >= self.config.epochs:
+        if self.finished:
             return self.run.metrics
         store = self._store_needed() if self._address is None else 0
         with joined(self._address, object_store=store) as own:
             if own and capacity(self._placement) < self.workers:
                 raise InvalidValue(self._no_place("to fit this machine"))
-            is_room = store > 0 if own else self._is_room()
-            self._train(self._task(self._share_columns() if is_room else None))
+            self._train(self._task(self._share_columns(store > 0 if own else self._is_room())))
         return self.run.metrics
 
     def _train(self, task: Task) -> None:
@@ -174,19 +179,27 @@ class Gang:
     # The pairs
 
     def _task(self, columns: Any) -> Task:
-        pairs = self.pairs
+        from n2n.data import StreamedSet
+
+        streamed = self.pairs if isinstance(self.pairs, StreamedSet) else None
         return Task(
             config=self.config,
-            pairs=Path(os.path.abspath(pairs.path)),
-            digest=pairs.digest,
+            pairs=Path(os.path.abspath(self.pairs.path)),
+            digest=streamed.base.digest if streamed is not None else self.pairs.digest,
             run=Path(os.path.abspath(self.run.path)),
             columns=columns,
+            streamed=streamed,
         )
 
-    def _share_columns(self) -> Any:
+    def _share_columns(self, is_room: bool) -> Any:
         """The training pairs in Ray's object store, once on each machine that uses them."""
+        from n2n.data import Split
+
+        train = self.pairs.train
+        if not is_room or not isinstance(train, Split):
+            return None
         try:
-            return ray.put(self.pairs.train.read())
+            return ray.put(train.read())
         except ray.exceptions.ObjectStoreFullError:
             return None
 
@@ -195,9 +208,12 @@ class Gang:
 
         Without, each worker reads its share of the pairs from the files in every epoch.
         """
+        from n2n.data import Split
         from n2n.device import choose_device
         from n2n.memory import fair_part
 
+        if not isinstance(self.pairs.train, Split):
+            return 0
         needed = self.pairs.train.nbytes + STORE_SPARE
         is_kept = self.pairs.train.nbytes <= self.config.memory_limit
         if not is_kept or not SHARED_MEMORY.is_dir():

@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from n2n.run import Position
 
 if TYPE_CHECKING:
     from n2n.config import TrainConfig
-    from n2n.data import PairSet
+    from n2n.data import StreamedSet, TrainingSet
     from n2n.trainer import Trainer
 
 __all__ = ["Member", "Place", "Task"]
@@ -27,8 +27,9 @@ SECONDS_FOR_OTHERS = 20.0  # for a leader before to be gone
 class Task:
     """What is to be trained, on what, and where; the same for all processes.
 
-    pairs, run: absolute paths, for processes anywhere. digest: of the pairs. columns: those of the
-    training split by name, which Ray's object store shares; None to read them from the files.
+    pairs, run: absolute paths, for processes anywhere. digest: of the set on disk. columns: those
+    of the training split by name, which Ray's object store shares; None to read them from the
+    files. streamed: the set whose training pairs are drawn, as the driver has it.
     """
 
     config: "TrainConfig"
@@ -36,6 +37,7 @@ class Task:
     digest: str
     run: Path
     columns: Any = None
+    streamed: "StreamedSet | None" = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,7 @@ class Actor:
             trainer.train()
 
 
-def open_pairs(task: Task) -> "PairSet":
+def open_pairs(task: Task) -> "TrainingSet":
     """The set that the driver has. InvalidValue if this machine has none, or another."""
     from n2n.data import PairSet
 
@@ -126,6 +128,8 @@ def open_pairs(task: Task) -> "PairSet":
         raise PairSetError(f"{error} ({shared})") from error
     if pairs.digest != task.digest:
         raise InvalidValue(f"{task.pairs}: expected the pair set, found another {shared}")
+    if task.streamed is not None:
+        return replace(task.streamed, base=pairs)
     if task.columns is not None:
         columns: Mapping[str, Any] = ray.get(task.columns)
         pairs.train.keep(columns)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from jobs.together.gang import Gang
     from n2n.config import TrainConfig
-    from n2n.data import PairSet
+    from n2n.data import TrainingSet
     from n2n.trainer import Trainer
 
 __all__ = ["Team", "Training"]
@@ -110,18 +110,19 @@ class Team:
     def trainer(
         self,
         config: "TrainConfig",
-        pairs: "PairSet",
+        pairs: "TrainingSet",
         run: Path,
         *,
         on_batch: Callable[[int], None],
         on_epoch: Callable[[dict[str, Any]], None],
         warn: Callable[[str], None],
+        start: Path | None = None,
     ) -> Training:
         """What trains: in this process, or on Ray."""
         if not self.on_ray:
             from n2n.trainer import Trainer
 
-            return Trainer(config, pairs, run, on_batch=on_batch, on_epoch=on_epoch)
+            return Trainer(config, pairs, run, on_batch=on_batch, on_epoch=on_epoch, start=start)
         from jobs.processes.seat import Placement
         from jobs.together.gang import Gang
 
@@ -135,6 +136,7 @@ class Team:
             on_batch=on_batch,
             on_epoch=on_epoch,
             warn=warn,
+            start=start,
         )
 
     def describe(self, threads: int) -> str:

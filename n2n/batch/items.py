@@ -37,6 +37,9 @@ class Outcome:
     seconds: float = 0.0
     pixels: int = 0  # H·W, over all pages or rows
     drift: float | None = None  # of the mean, in parts of the range of values; the largest page's
+    sigma: float | None = (
+        None  # of the noise, estimated, in parts of the range; the noisiest page's
+    )
     digest: str | None = None  # sha256 of the input
     output_size: int | None = None  # bytes
     notes: tuple[str, ...] = ()  # what a user may want to know, such as the range of floats
@@ -53,6 +56,7 @@ class Report:
     pixels: int = 0
     failures: list[Outcome] = field(default_factory=list)  # the first ones
     largest_drift: Outcome | None = None
+    sigmas: list[float] = field(default_factory=list)  # least and most, in parts of the range
     rows: int = 0  # of parts of pair sets with clean images, and the sums of their scores
     sums: dict[str, float] = field(default_factory=dict)
 
@@ -68,6 +72,9 @@ class Report:
             self.done += 1
             self.pixels += outcome.pixels
             self._compare(outcome)
+            if outcome.sigma is not None:
+                found = [*self.sigmas, outcome.sigma]
+                self.sigmas = [min(found), max(found)]
             self._score(outcome.scores or {})
 
     @property

@@ -6,7 +6,7 @@ Only this, in the process that was started, writes the manifest; workers write o
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -47,7 +47,7 @@ def settings_of(config: WorkerConfig) -> dict[str, Any]:
     """What an output depends on beside its input: the model's digest, and how it is used."""
     with ExitStack() as stack:
         digest = digest_of(local_model(config.model, stack))
-    return {"model": digest, "precision": config.precision, **asdict(config.options)}
+    return {"model": digest, "precision": config.precision, **config.options.as_dict()}
 
 
 class Batch:
@@ -193,5 +193,5 @@ def _record(outcome: Outcome, key: str) -> dict[str, Any]:
         return line | {"reason": outcome.reason}
     line |= {"size": item.size, "mtime_ns": item.mtime_ns, "digest": outcome.digest, "key": key}
     line |= {"output_size": outcome.output_size, "pixels": outcome.pixels}
-    line |= {"drift": outcome.drift, "seconds": round(outcome.seconds, 4)}
+    line |= {"drift": outcome.drift, "sigma": outcome.sigma, "seconds": round(outcome.seconds, 4)}
     return line | ({"scores": outcome.scores} if outcome.scores else {})

@@ -23,6 +23,7 @@ from n2n.files import digest_of
 from n2n.images import ImageFile, Raster, format_of, open_image, write_image
 from n2n.options import Options
 from n2n.parts import denoise_part
+from n2n.shipped import locate
 from n2n.storage import LocalFolder, is_uri, open_storage
 
 __all__ = ["FULL_DISK", "Worker", "WorkerConfig", "full_disk"]
@@ -44,7 +45,7 @@ class WorkerConfig:
     worker's own, for outputs that go to an object store.
     """
 
-    model: str
+    model: str | None  # a file, run, URI or shipped model; None: the default
     source: str
     destination: str
     work: str | None = None
@@ -182,8 +183,9 @@ class Worker:
             ready = self._ready.pop(item, None)
             results = self._results(file) if ready is None else (ready,)
             write_image(made, file, map(seen.add, results), format=format_of(made))
+        notes = seen.notes(self._channels)
         return Outcome(
-            item, "done", pixels=seen.pixels, drift=seen.drift, notes=seen.notes(self._channels)
+            item, "done", pixels=seen.pixels, drift=seen.drift, sigma=seen.sigma, notes=notes
         )
 
     def _denoise_part(self, item: Item, source: Path, made: Path) -> Outcome:
@@ -231,16 +233,12 @@ class Worker:
         return " ".join(str(error).removeprefix(f"{self._reading}: ").split())
 
 
-def local_model(model: str, stack: ExitStack) -> Path:
-    """A model's local file: a copy for the time of the stack if it lies in an object store.
-
-    A run directory stands for its model.safetensors.
+def local_model(model: str | None, stack: ExitStack) -> Path:
+    """A model's local file, as `n2n.shipped.locate`; a copy for the time of the stack if it lies
+    in an object store.
     """
-    if not is_uri(model):
-        path = Path(model, "model.safetensors") if Path(model).is_dir() else Path(model)
-        if not path.is_file():
-            raise ModelFileError(f"{path}: expected a model file, found none; check the name")
-        return path
+    if model is None or not is_uri(model):
+        return locate(model)
     folder, _, name = model.partition("?")[0].rpartition("/")
     query = model.partition("?")[2]
     scratch = stack.enter_context(local_scratch())
@@ -269,6 +267,7 @@ class Seen:
     def __init__(self) -> None:
         self.pixels = 0
         self.drift = 0.0  # the largest page's, in parts of the range of values
+        self.sigma: float | None = None  # the noisiest page's
         self._channels: set[int] = set()
         self._own_range = False
 
@@ -278,6 +277,8 @@ class Seen:
         height, width, channels = pixels.shape
         self.pixels += height * width
         self._channels.add(channels)
+        if result.sigma is not None:
+            self.sigma = max(result.sigma, self.sigma or 0.0)
         self._own_range |= result.range_origin == "image"
         black, white = result.value_range
         self.drift = max(self.drift, result.drift / (white - black), key=abs)

@@ -9,6 +9,7 @@ from n2n.data.noise import Gaussian, Impulse, NoiseModel, Poisson, Subsample, Te
 from n2n.data.pairs import PairSet
 from n2n.data.parallel import default_workers
 from n2n.data.split import Split
+from n2n.data.streamed import StreamedSet, TrainingSet, stream_from
 
 __all__ = [
     "Checked",
@@ -22,12 +23,15 @@ __all__ = [
     "Recipe",
     "Split",
     "SplitFigures",
+    "StreamedSet",
     "Subsample",
     "Text",
+    "TrainingSet",
     "build_set",
     "check_set",
     "default_workers",
     "import_set",
     "pair_set",
     "parse_noise",
+    "stream_from",
 ]

@@ -3,11 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+
+from n2n.data.batches import Pair, Pixels
 
 __all__ = ["Augmentation"]
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Augmentation:
         *,
         first: int = 0,
         batch: int | None = None,
-    ) -> tuple[Pixels, Pixels]:
+    ) -> Pair:
         """New arrays of the shape of `inputs` and `targets`, both (N, C, H, W).
 
         first, batch: these pairs are the numbers `first`, `first` + 1, … of a batch of so many,

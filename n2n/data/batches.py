@@ -14,10 +14,19 @@ from numpy.typing import NDArray
 
 from n2n.errors import InvalidValue
 
-__all__ = ["WHOLE", "Share", "Window", "group_order", "iterate", "require_batch_size"]
+__all__ = [
+    "WHOLE",
+    "Pair",
+    "Pixels",
+    "Share",
+    "Window",
+    "group_order",
+    "iterate",
+    "require_batch_size",
+]
 
-UInt8: TypeAlias = NDArray[np.uint8]
-Pair: TypeAlias = tuple[UInt8, UInt8]
+Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]  # in 0 to 255
+Pair: TypeAlias = tuple[Pixels, Pixels]
 Rows: TypeAlias = NDArray[np.int64]
 
 GROUPS, ROWS = 0, 1  # what a random stream is for

@@ -19,6 +19,7 @@ from typing import ClassVar, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n.data.batches import Pixels
 from n2n.data.overlay import write_over
 from n2n.errors import InvalidValue
 
@@ -36,6 +37,7 @@ class NoiseModel:
     """How two noisy views and their clean image are drawn from one photograph."""
 
     name: ClassVar[str]
+    goes_beyond: ClassVar[bool] = False  # whether its noise may leave 0 to 255
     columns: ClassVar[tuple[str, ...]] = ("input", "target", "clean")
 
     @property
@@ -61,16 +63,28 @@ class NoiseModel:
         Returns input, target and clean, each uint8 (N, C, S, S).
         """
         (photograph,) = photographs
-        clean = np.empty((count, size, size, photograph.shape[2]), np.uint8)
-        for i in range(count):
-            top, left = random_corner(photograph.shape, size, rng)
-            clean[i] = photograph[top : top + size, left : left + size]
-        clean = channels_first(clean)
+        clean = random_crops(photograph, count, size, rng)
         first, second = self.views(clean, rng)
         return first, second, clean
 
+    def draw(
+        self, photograph: UInt8, count: int, size: int, rng: np.random.Generator, *, clipped: bool
+    ) -> tuple[Pixels, Pixels]:
+        """Draw `count` pairs of random crops from a photograph (H, W, C), without clean images.
+
+        Returns two views, (N, C, S, S) each: uint8, or unless `clipped` float32 where the noise
+        goes beyond 0 to 255.
+        """
+        clean = random_crops(photograph, count, size, rng)
+        return self.views(clean, rng) if clipped else self.unclipped(clean, rng)
+
     def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
         """Two noisy views of clean images.   clean and each view: uint8 (N, C, S, S)."""
+        first, second = self.unclipped(clean, rng)
+        return to_uint8(first), to_uint8(second)
+
+    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+        """The same, float32 and neither rounded nor clipped where it `goes_beyond`."""
         raise NotImplementedError(f"{type(self).__name__} has no views")
 
 
@@ -107,6 +121,12 @@ class Subsample(NoiseModel):
             pairs[2, i] = block_means(square, size, scale)
         return tuple(channels_first(view) for view in pairs)
 
+    def draw(
+        self, photograph: UInt8, count: int, size: int, rng: np.random.Generator, *, clipped: bool
+    ) -> tuple[UInt8, UInt8]:
+        first, second, _ = self.sample((photograph,), count, size, rng)
+        return first, second
+
 
 @dataclass(frozen=True)
 class Gaussian(NoiseModel):
@@ -118,6 +138,7 @@ class Gaussian(NoiseModel):
     low: float
     high: float
     name: ClassVar[str] = "gaussian"
+    goes_beyond: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_range("gaussian SIGMA", self.low, 0, 255, low_is_in=self.low != self.high)
@@ -127,13 +148,13 @@ class Gaussian(NoiseModel):
                 f"gaussian:LOW-HIGH needs LOW below HIGH; found {self.low:g}-{self.high:g}"
             )
 
-    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         sigma = rng.uniform(self.low, self.high, len(clean)).astype(np.float32)
         sigma = sigma[:, None, None, None]
 
-        def view() -> UInt8:
+        def view() -> Float32:
             noise = rng.standard_normal(clean.shape, dtype=np.float32)
-            return to_uint8(clean + sigma * noise)
+            return np.add(np.multiply(noise, sigma, out=noise), clean, out=noise)
 
         return view(), view()
 
@@ -144,15 +165,17 @@ class Poisson(NoiseModel):
 
     peak: float
     name: ClassVar[str] = "poisson"
+    goes_beyond: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         require_range("poisson PEAK", self.peak, 0, MAX_PEAK)
 
-    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
         photons = clean * (self.peak / 255)
 
-        def view() -> UInt8:
-            return to_uint8((rng.poisson(photons) * (255 / self.peak)).astype(np.float32))
+        def view() -> Float32:
+            found: Float32 = (rng.poisson(photons) * (255 / self.peak)).astype(np.float32)
+            return found
 
         return view(), view()
 
@@ -170,7 +193,7 @@ class Impulse(NoiseModel):
     def __post_init__(self) -> None:
         require_range("impulse P", self.probability, 0, 1)
 
-    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
         count, _, height, width = clean.shape
 
         def view() -> UInt8:
@@ -195,7 +218,7 @@ class Text(NoiseModel):
     def __post_init__(self) -> None:
         require_range("text P", self.share, 0, MAX_TEXT)
 
-    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
         first, second = (
             np.stack([write_over(image, self.share, rng) for image in clean]) for _ in range(2)
         )
@@ -244,6 +267,15 @@ def random_corner(shape: tuple[int, ...], side: int, rng: np.random.Generator) -
     return int(rng.integers(shape[0] - side + 1)), int(rng.integers(shape[1] - side + 1))
 
 
+def random_crops(photograph: UInt8, count: int, size: int, rng: np.random.Generator) -> UInt8:
+    """Crops of a photograph (H, W, C) at random places.   → (N, C, S, S)."""
+    crops = np.empty((count, size, size, photograph.shape[2]), np.uint8)
+    for i in range(count):
+        top, left = random_corner(photograph.shape, size, rng)
+        crops[i] = photograph[top : top + size, left : left + size]
+    return channels_first(crops)
+
+
 def pick_pixels(square: UInt8, size: int, scale: int, rng: np.random.Generator) -> UInt8:
     """Two views of one random pixel a block.   (S·s, S·s, C) → (2, S, S, C)."""
     inside = rng.integers(0, scale * scale, (2, size, size))
@@ -270,8 +302,10 @@ def channels_first(images: UInt8) -> UInt8:
     return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
 
 
-def to_uint8(values: Float32) -> UInt8:
-    """Round to the nearest and clip to 0 … 255."""
+def to_uint8(values: Pixels) -> UInt8:
+    """Round to the nearest and clip to 0 … 255; uint8 as it is."""
+    if values.dtype == np.uint8:
+        return values  # type: ignore[return-value]  # mypy does not see the dtype
     return np.clip(np.rint(values), 0, 255).astype(np.uint8)
 
 

@@ -13,7 +13,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from n2n.data.batches import WHOLE, Rows, Share, Window, group_order, iterate, require_batch_size
+from n2n.data.batches import (
+    WHOLE,
+    Pair,
+    Rows,
+    Share,
+    Window,
+    group_order,
+    iterate,
+    require_batch_size,
+)
 from n2n.data.format import ROWS_PER_GROUP, PartInfo
 from n2n.data.part import PartFile
 from n2n.errors import InvalidValue, ShapeError
@@ -162,7 +171,7 @@ class Split:
         shuffle: bool = True,
         memory_limit: int = MEMORY_LIMIT,
         share: Share = WHOLE,
-    ) -> Iterator[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    ) -> Iterator[Pair]:
         """One epoch's batches from number `start` on: input and target, uint8 (n, C, H, W) each.
 
         The last batch is smaller if `batch_size` does not divide the rows. The order follows from
@@ -203,11 +212,11 @@ class Split:
         return [self._window(order[i : i + at_once]) for i in range(0, len(order), at_once)]
 
     def _window(self, indices: list[int]) -> Window:
-        def load() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        def load() -> Pair:
             columns = self.read_groups(indices, PAIR)
             return columns["input"], columns["target"]
 
-        def load_rows(rows: Rows) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        def load_rows(rows: Rows) -> Pair:
             columns = self.read_rows(indices, rows, PAIR)
             return columns["input"], columns["target"]
 

@@ -1,42 +1,43 @@
-"""An endless pair set: crops and noise drawn anew in every epoch, from photographs.
+"""An endless half of a pair set: crops and noise drawn anew in every epoch, from photographs.
 
 A fixed set shows a network the same noise again in every epoch, which a large one learns by heart.
 Here an epoch visits the photographs in random order, some at a time; each gives crops of itself,
 and each crop two noisy views. What an epoch holds follows from its seed and number alone, so that
 it can be entered anywhere.
 
-N pairs; C H W an image.
+N pairs; C H W an image; S the side of a crop.
 """
 
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from itertools import accumulate
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from n2n.data import photographs
-from n2n.data.batches import Pair, Window, iterate, require_batch_size
-from n2n.data.noise import NoiseModel
+from n2n.data.batches import WHOLE, Pair, Share, Window, iterate, require_batch_size
+from n2n.data.noise import NoiseModel, UInt8
 from n2n.data.photographs import Photograph
 from n2n.errors import InvalidValue, PairSetError
 
 __all__ = ["Stream"]
 
-WINDOW_BYTES = 256 << 20  # of pairs in memory at a time, at most
-AT_ONCE = 64  # crops of one photograph, which is decoded for them
-ORDER, CROPS = (
-    3,
-    4,
-)  # what a random stream is for; the others are n2n.data.batches' and the trainer's
+WINDOW_ROWS = 1024  # drawn and shuffled together, at most: a moment's work beside that of a step
+CROPS_KEPT, CROPS_READ = 16, 64  # at a visit: of a photograph in memory, of one to be decoded
+ORDER, CROPS = 3, 4  # what a random stream is for; others: n2n.data.batches', the trainer's
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Pairs of crops (C, size, size) of photographs under a noise model, `rows` an epoch.
+    """Pairs of crops (C, S, S) of photographs under a noise model, `rows` an epoch.
+
+    clipped: views are rounded and clipped to uint8, as those of a set on disk. Else noise that
+    goes beyond black and white is kept, and views are float32, in 0 to 255 but for that noise: the
+    mean of clipped noise is not zero near black and white, and a network learns that.
 
     Raises PairSetError for no photograph, InvalidValue for one that is too small for a crop.
     """
@@ -45,8 +46,10 @@ class Stream:
     noise_model: NoiseModel
     shape: tuple[int, int, int]
     rows: int
+    clipped: bool = False
     name = "train"
     target = "noisy"
+    _decoded: dict[int, UInt8] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not self.photographs:
@@ -66,12 +69,17 @@ class Stream:
         """The noise model as text."""
         return self.noise_model.spec
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """Hex sha256 that identifies what is drawn: photographs, noise, shape and rows."""
-        told = [f"{self.noise} {self.shape} {self.rows}"]
+        told = [f"{self.noise} {self.shape} {self.rows} {self.clipped}"]
         told += [f"{photograph.name} {photograph.sha256}" for photograph in self.photographs]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that it takes to keep every photograph decoded, and to draw."""
+        return sum(self._bytes_of_each) + WINDOW_ROWS * self._bytes_of_pair
 
     def num_batches(self, batch_size: int) -> int:
         """How many batches an epoch has; the last may be smaller."""
@@ -79,63 +87,109 @@ class Stream:
         return math.ceil(self.rows / batch_size)
 
     def batches(
-        self, *, batch_size: int, seed: int, epoch: int, start: int = 0, memory_limit: int
+        self,
+        *,
+        batch_size: int,
+        seed: int,
+        epoch: int,
+        start: int = 0,
+        memory_limit: int,
+        share: Share = WHOLE,
     ) -> Iterator[Pair]:
-        """One epoch's batches from number `start` on: input and target, uint8 (n, C, H, W) each.
+        """One epoch's batches from number `start` on: input and target, (n, C, S, S) each.
 
-        The last is smaller if `batch_size` does not divide the rows. ImageError for a photograph
-        that is no longer what it was.
+        The last is smaller if `batch_size` does not divide the rows. Photographs stay decoded as
+        far as `memory_limit` bytes go, others are read at every visit. ImageError for one that is
+        no longer what it was. share: a part of every batch alone, for one of several processes,
+        each of which draws all of them.
         """
         require_batch_size(batch_size)
-        windows = self._windows(seed, epoch, memory_limit)
+        if start < 0:
+            raise InvalidValue(f"start must be 0 or more; found {start}")
         return iterate(
-            windows, batch_size=batch_size, seed=seed, epoch=epoch, start=start, shuffle=True
+            self._windows(seed, epoch, memory_limit),
+            batch_size=batch_size,
+            seed=seed,
+            epoch=epoch,
+            start=start,
+            shuffle=True,
+            share=share,
         )
 
-    def _windows(self, seed: int, epoch: int, memory_limit: int) -> list[Window]:
-        """Draws in random order, as many together as their pairs fit in memory."""
-        rng = np.random.default_rng([seed, epoch, ORDER])
-        draws = self._draws(rng)
-        at_once = min(memory_limit, WINDOW_BYTES) // (2 * AT_ONCE * math.prod(self.shape))
-        windows = []
-        for first in range(0, len(draws), max(1, at_once)):
-            chosen = [draws[i] for i in range(first, min(first + max(1, at_once), len(draws)))]
-            load = partial(self._load, chosen, (seed, epoch))
-            windows.append(Window(sum(draw.crops for draw in chosen), load))
-        return windows
+    @property
+    def _dtype(self) -> Any:
+        is_beyond = self.noise_model.goes_beyond and not self.clipped
+        return np.dtype(np.float32 if is_beyond else np.uint8)
 
-    def _draws(self, rng: np.random.Generator) -> list["_Draw"]:
+    @property
+    def _bytes_of_pair(self) -> int:
+        return 2 * math.prod(self.shape) * int(self._dtype.itemsize)
+
+    @property
+    def _bytes_of_each(self) -> list[int]:
+        return [self.shape[0] * one.width * one.height for one in self.photographs]
+
+    def _windows(self, seed: int, epoch: int, memory_limit: int) -> list[Window]:
+        """Draws in random order, some of them together."""
+        rows = max(1, min(WINDOW_ROWS, memory_limit // 2 // self._bytes_of_pair))
+        room = memory_limit - rows * self._bytes_of_pair
+        kept = sum(end <= room for end in accumulate(self._bytes_of_each))  # the first so many
+        rng = np.random.default_rng([seed, epoch, ORDER])
+        windows: list[list[_Draw]] = []
+        free = 0
+        for draw in self._draws(rng, kept):
+            if draw.crops > free:
+                windows.append([])
+                free = max(rows, draw.crops)
+            windows[-1].append(draw)
+            free -= draw.crops
+        return [
+            Window(sum(draw.crops for draw in draws), partial(self._load, draws, (seed, epoch)))
+            for draws in windows
+        ]
+
+    def _draws(self, rng: np.random.Generator, kept: int) -> list["_Draw"]:
         """The epoch's rows shared evenly among the photographs, a few rows of one at a time."""
         order = rng.permutation(len(self.photographs)).tolist()
         each, more = divmod(self.rows, len(order))
-        draws = [
-            _Draw(index, number, min(AT_ONCE, count - number * AT_ONCE))
-            for place, index in enumerate(order)
-            for count in (each + (place < more),)
-            for number in range(math.ceil(count / AT_ONCE))
-        ]
+        draws = []
+        for place, index in enumerate(order):
+            count, at_once = each + (place < more), CROPS_KEPT if index < kept else CROPS_READ
+            draws += [
+                _Draw(index, first, min(at_once, count - first), index < kept)
+                for first in range(0, count, at_once)
+            ]
         return [draws[i] for i in rng.permutation(len(draws))]
 
     def _load(self, draws: Sequence["_Draw"], drawn: tuple[int, int]) -> Pair:
         total = sum(draw.crops for draw in draws)
-        inputs, targets = (np.empty((total, *self.shape), np.uint8) for _ in range(2))
+        inputs, targets = (np.empty((total, *self.shape), self._dtype) for _ in range(2))
         done = 0
         for draw in draws:
-            pixels = photographs.read_pixels(
-                self.photographs[draw.photograph], grey=self.shape[0] == 1
+            rng = np.random.default_rng([*drawn, CROPS, draw.photograph, draw.first])
+            rows = slice(done, done + draw.crops)
+            inputs[rows], targets[rows] = self.noise_model.draw(
+                self._pixels(draw), draw.crops, self.shape[1], rng, clipped=self.clipped
             )
-            rng = np.random.default_rng([*drawn, CROPS, draw.photograph, draw.number])
-            views: Sequence[NDArray[np.uint8]] = self.noise_model.sample(
-                (pixels,), draw.crops, self.shape[1], rng
-            )
-            inputs[done : done + draw.crops], targets[done : done + draw.crops] = views[:2]
             done += draw.crops
         return inputs, targets
 
+    def _pixels(self, draw: "_Draw") -> UInt8:
+        """A photograph, decoded.   → (H, W, C)."""
+        pixels = self._decoded.get(draw.photograph)
+        if pixels is None:
+            grey = self.shape[0] == 1
+            pixels = photographs.read_pixels(self.photographs[draw.photograph], grey=grey)
+            if draw.kept:
+                self._decoded[draw.photograph] = pixels
+        return pixels
+
 
 class _Draw(NamedTuple):
-    """Crops of one photograph, by its index: which of its draws it is, and how many crops."""
+    """Crops of one photograph, by its index: the first of them in the epoch, how many, and
+    whether it stays decoded."""
 
     photograph: int
-    number: int
+    first: int
     crops: int
+    kept: bool

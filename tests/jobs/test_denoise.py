@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from click.testing import CliRunner, Result
 
 from jobs import denoise as job
 from jobs.display import progress
-from n2n import device, models
+from n2n import device, models, shipped
 from n2n.batch import MANIFEST, work
 from n2n.checkpoint import save_model
 from n2n.data import PairSet
@@ -165,6 +166,7 @@ def test_json(folder: Path) -> None:
         "excluded": 0,
         "megapixels": 63 / 1e6,
         "scores": None,
+        "sigma": None,
     }
 
 
@@ -410,3 +412,66 @@ def test_an_image_of_several_tiles(folder: Path) -> None:
     with PIL.Image.open("in.png") as before, PIL.Image.open("out.png") as after:
         whole = denoise_pixels(network(), np.asarray(before), max_pixels=1 << 30).astype(int)
         assert np.abs(np.asarray(after) - whole).max() <= 1
+
+
+def test_the_noise_is_estimated_told_and_recorded(folder: Path) -> None:
+    rng = np.random.default_rng(0)
+    Path("in").mkdir()
+    for sigma in (10, 30):
+        pixels = np.clip(np.rint(128 + sigma * rng.standard_normal((90, 100, 3))), 0, 255)
+        PIL.Image.fromarray(pixels.astype(np.uint8)).save(f"in/{sigma}.png")
+    image("in/small.png")
+    result = run("in", "out")
+    assert result.exit_code == 0
+    (line,) = [line for line in result.stdout.splitlines() if "estimated noise" in line]
+    least, most = (float(word) for word in line.split() if word.replace(".", "").isdigit())
+    assert (least, most) == (pytest.approx(10, rel=0.1), pytest.approx(30, rel=0.1))
+    lines = map(json.loads, (Path("out") / MANIFEST).read_text().splitlines())
+    sigmas = {line["input"]: line["sigma"] for line in lines if line.get("state") == "done"}
+    assert sigmas["small.png"] is None
+    assert 255 * sigmas["30.png"] == pytest.approx(30, rel=0.1)
+    told = json.loads(run("in", "other", "--json").stdout)
+    assert [255 * sigma for sigma in told["sigma"]] == pytest.approx([least, most], abs=0.06)
+
+
+def test_clip_residual_is_the_models_by_default(folder: Path) -> None:
+    """And part of the settings; without it they are those of manifests that are older."""
+    save_model(Path("gaussian.safetensors"), network(), {"noise": "gaussian:0-50"})
+    pixels = np.random.default_rng(0).integers(100, 110, (90, 100, 3), np.uint8)
+    PIL.Image.fromarray(pixels).save("in.png")
+
+    def settings(model: str, *options: str) -> dict:
+        arguments = ["in.png", f"{len(list(Path().iterdir()))}.png", "--model", model, "--json"]
+        return json.loads(CliRunner().invoke(job.main, [*arguments, *options]).stdout)["settings"]
+
+    assert settings("gaussian.safetensors")["clip_residual"] == 3
+    assert settings("gaussian.safetensors", "--clip-residual", "2.5")["clip_residual"] == 2.5
+    assert "clip_residual" not in settings("gaussian.safetensors", "--clip-residual", "off")
+    assert set(settings("model.safetensors")) == {
+        *("model", "precision", "strength", "tta", "keep_mean", "value_range")
+    }
+    for value, part in (("some", "a number or off"), ("0", "above 0"), ("nan", "above 0")):
+        result = run("in.png", "out.png", "--clip-residual", value)
+        assert result.exit_code == 2
+        assert part in result.stderr
+        assert not Path("out.png").exists()
+
+
+def test_without_a_model(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shipped default; where there is none, what there is and what to do."""
+    place = folder / "pretrained"
+    shutil.copytree(shipped.PLACE, place, ignore=shutil.ignore_patterns("photo.*"))
+    monkeypatch.setattr(shipped, "PLACE", place)
+    image("in.png")
+    result = CliRunner().invoke(job.main, ["in.png", "out.png"])
+    assert result.exit_code == 2
+    assert "no default model (photo)" in result.stderr
+    assert "seed32" in result.stderr
+    save_model(place / "photo.safetensors", network(), {})
+    arguments = ["in.png", "out.png", "--device", "cpu", "--threads", "1"]
+    assert CliRunner().invoke(job.main, arguments).exit_code == 0
+    with PIL.Image.open("in.png") as before, PIL.Image.open("out.png") as after:
+        expected = denoise_pixels(network(), np.asarray(before))
+        np.testing.assert_array_equal(np.asarray(after), expected)
+    by_name = ["in.png", "named.png", "--model", "seed32", "--device", "cpu", "--threads", "1"]
+    assert CliRunner().invoke(job.main, by_name).exit_code == 0

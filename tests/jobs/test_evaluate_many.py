@@ -5,11 +5,13 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
 from click.testing import CliRunner, Result
 from clusters import RayCluster
+from PIL import Image
 from scorers import Dying
 
 from jobs.evaluate import main
@@ -116,7 +118,7 @@ def test_parquet(make_set) -> None:
     assert list(rows) == ["none", *NAMES]
     for name, scores in scores_of(pairs).items():
         assert rows[name] == {**scores, "digest": digest_of(file_of(name)), "failed": None}
-    assert rows["none"].pop("failed") == "expected a model file, found nothing there"
+    assert rows["none"].pop("failed").startswith("expected a model file, a run or a shipped")
     assert set(rows["none"].values()) == {None}
     told = json.loads(table.schema.metadata[b"n2n"])
     assert (told["digest"], told["split"], told["precision"]) == (pairs.digest, "val", "fp32")
@@ -213,6 +215,25 @@ def test_workers_give_the_same_bits(ray_cluster: RayCluster, make_set) -> None:
     found = told_of(result)
     del found["none"]
     assert found == told_of(one)
+
+
+@pytest.mark.ray
+def test_workers_give_the_same_scores_on_images(ray_cluster: RayCluster) -> None:
+    """But for the times."""
+    Path("clean").mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (9 + number, 12, 3), np.uint8)
+        Image.fromarray(pixels).save(f"clean/{number}.png")
+    arguments = [*NAMES, "clean", "--noise", "gaussian:25", "--peer", "tv", "--json"]
+    found = []
+    for where in ([], ["--workers", "2", "--address", ray_cluster.address]):
+        result = run(*arguments, *where)
+        assert result.exit_code == 0, result.stderr
+        rows = json.loads(result.stdout)["denoisers"]
+        assert all(row.pop("seconds_per_megapixel") >= 0 for row in rows)
+        found.append(rows)
+    assert found[0] == found[1]
+    assert [row["images"] for row in found[0]] == [3] * 5
 
 
 @pytest.mark.ray

@@ -1,5 +1,6 @@
 """`n2n train`: exit codes and messages; stopped, killed and on a full disk, as a real process."""
 
+import hashlib
 import json
 import os
 import random
@@ -154,7 +155,19 @@ def test_options_reach_the_run(make_set) -> None:
         *("set", "--run", "run", "--model", "unet", "--set", "width=2", "--set", "depth=1"),
         *("--epochs", "1", "--batch-size", "45", "--optimizer", "sgd", "--lr", "0.1"),
         *("--momentum", "0.5", "--weight-decay", "0.001", "--schedule", "step"),
-        *("--decay-epochs", "3", "--decay", "0.5", "--loss", "l1", "--flips", "--no-swap"),
+        *(
+            "--decay-epochs",
+            "3",
+            "--decay",
+            "0.5",
+            "--ema",
+            "0.9",
+            "--clip",
+            "2",
+            "--patience",
+            "4",
+        ),
+        *("--loss", "l1", "--flips", "--no-swap"),
         *("--seed", "7", "--threads", "1", "--memory", "0.5", "--checkpoint-seconds", "5"),
     )
     assert result.exit_code == 0
@@ -172,6 +185,9 @@ def test_options_reach_the_run(make_set) -> None:
         "schedule": "step",
         "decay_epochs": 3,
         "decay": 0.5,
+        "ema": 0.9,
+        "clip": 2.0,
+        "patience": 4,
         "loss": "l1",
         "flips": True,
         "turns": False,
@@ -308,15 +324,53 @@ def test_a_run_of_an_earlier_version_goes_on(make_set) -> None:
     begun = run("set", "--run", "run", "--preset", "published", "--epochs", "1", *options)
     assert begun.exit_code == 0
     config = settings_of()
-    del config["preset"], config["precision"]
+    for name in ("preset", "precision", "ema", "clip", "patience", "start"):
+        del config[name]
     Path("run/config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
     result = run("set", "--run", "run", "--epochs", "2", *options)
     assert result.exit_code == 0, result.stderr
     assert result.stderr.startswith("resuming seed ")
-    assert settings_of() == {**config, "epochs": 2, "preset": "published", "precision": "fp32"}
+    added = {"preset": "published", "precision": "fp32", "start": ""}
+    added |= {"ema": 0.0, "clip": 0.0, "patience": 0}
+    assert settings_of() == {**config, "epochs": 2, **added}
     whole = run("set", "--run", "whole", "--preset", "published", "--epochs", "2", *options)
     assert whole.exit_code == 0
     assert result_of("run") == result_of("whole")
+
+
+def test_fine_tuning_from_a_model_file(make_set) -> None:
+    """The file gives the architecture; the run goes on without it, and ends as a whole one."""
+    make_set()
+    options = ["--lr", "0.01", "--optimizer", "sgd", "--batch-size", "20", "--threads", "1"]
+    options += ["--schedule", "constant"]
+    begun = run("set", "--run", "first", "--model", "seed", "--set", "width=2", *SHORT)
+    assert begun.exit_code == 0, begun.stderr
+    model = "first/model.safetensors"
+    refused = run("set", "--run", "run", "--from", model, "--model", "unet", *SHORT)
+    assert refused.exit_code == 2
+    assert "holds a model with model seed, asked for unet" in refused.stderr
+    assert not Path("run").exists()
+    for name, parts in (("whole", (2,)), ("run", (1, 2))):
+        for epochs in parts:
+            given = ["--from", model] if epochs == parts[0] else []
+            result = run("set", "--run", name, "--epochs", str(epochs), *given, *options)
+            assert result.exit_code == 0, result.stderr
+            assert "seed (" in result.stderr
+    assert settings_of()["model_config"] == {"channels": 3, "width": 2}
+    assert settings_of()["start"] == hashlib.sha256(Path(model).read_bytes()).hexdigest()
+    assert result_of("run") == result_of("whole")
+
+
+def test_an_early_end_is_said(make_set) -> None:
+    """At a rate of 0 no epoch is better than the first."""
+    make_set()
+    options = ["--epochs", "9", "--patience", "2", "--lr", "0", "--set", "width=2"]
+    options += ["--preset", "published", "--threads", "1"]
+    result = run("set", "--run", "run", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "3 epochs done; best: epoch 1" in result.stdout
+    again = run("set", "--run", "run", *options)
+    assert "none was better since epoch 1; more --patience trains on" in again.stderr
 
 
 def test_help_names_the_presets_and_models() -> None:

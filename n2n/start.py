@@ -1,0 +1,56 @@
+"""Fine-tuning: a run that begins with the architecture and the weights of a model file."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from n2n.checkpoint import load_model
+from n2n.errors import InvalidValue
+from n2n.files import digest_of
+
+__all__ = ["Start", "resumed"]
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model file to begin with: its path, sha256, architecture and the settings of that."""
+
+    path: Path
+    digest: str
+    model: str
+    model_config: Mapping[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> "Start":
+        """ModelFileError for a file that is no model, or whose tensors do not fit."""
+        network, _ = load_model(path)
+        return cls(path, digest_of(path), network.name, dict(network.config))
+
+    def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The settings given, with those of the file; for `n2n.config.configure`.
+
+        InvalidValue where these contradict the architecture of the file.
+        """
+        wanted = {"model": given.get("model", self.model), **given.get("model_config", {})}
+        found = {"model": self.model, **self.model_config}
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                raise InvalidValue(
+                    f"{self.path}: holds a model with {name} {found.get(name, 'not known')}, asked "
+                    f"for {value}; leave {name} out, or begin with random weights"
+                )
+        return {
+            **given,
+            "model": self.model,
+            "model_config": dict(self.model_config),
+            "start": self.digest,
+        }
+
+
+def resumed(begun: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings given, with what a run that began with a model file had of it."""
+    if not begun.get("start"):
+        return dict(given)
+    kept = {name: begun[name] for name in ("model", "model_config", "start")}
+    return {**kept, **given}
