@@ -13,6 +13,15 @@ from n2n.data.writer import write_arrays
 MakeSet = Callable[..., PairSet]
 
 
+LONG = ("ray", "cluster", "browser", "slow")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that wait long come first, so that none is left for one worker alone at the end."""
+    long = {item.path for item in items if any(map(item.get_closest_marker, LONG))}
+    items.sort(key=lambda item: item.path not in long)
+
+
 @pytest.fixture
 def make_set(tmp_path: Path) -> MakeSet:
     """make_set(name="set", rows=…, val=…, shape=…, …): a pair set under tmp_path, opened."""

@@ -100,9 +100,11 @@ class _Sweep:
 
     @property
     def left(self) -> int:
-        """How many trials have not ended."""
-        finished = sum(trial.finished for trial in self._known)
-        return max(0, self._config.count(self._space) - finished)
+        """How many trials have not ended, of those begun and those to come."""
+        count = self._config.count(self._space)
+        known = {trial.number for trial in self._known}
+        open_ones = sum(not trial.finished for trial in self._known)
+        return open_ones + len(set(range(count)) - known)
 
     def run(self, ending: Ending, reason: str | None) -> None:
         """Run the trials until they or the sweep end. reason: why the set cannot be shared."""

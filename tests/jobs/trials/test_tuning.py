@@ -78,14 +78,17 @@ class Sweep:
             config = self.config.settings_of(trial.settings, self.pairs)
             run = alone / str(trial.number)
             assert timeless(Trainer(config, self.pairs, run).train()) == timeless(trial.lines)
-            own = self.directory.trial_path(trial.number)
-            for name in ("model.safetensors", "checkpoints/last.safetensors"):
-                expected, found = (read_tensors(path / name)[0] for path in (run, own))
-                assert expected.keys() == found.keys()
-                assert all(expected[key].equal(found[key]) for key in found)
+            assert_same_weights(run, self.directory.trial_path(trial.number))
 
     def files(self) -> set[str]:
         return {str(p.relative_to(self.directory.path)) for p in self.directory.path.rglob("*.*")}
+
+
+def assert_same_weights(*runs: Path) -> None:
+    for name in ("model.safetensors", "checkpoints/last.safetensors"):
+        expected, found = (read_tensors(run / name)[0] for run in runs)
+        assert expected.keys() == found.keys()
+        assert all(expected[key].equal(found[key]) for key in found)
 
 
 def timeless(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -142,6 +145,53 @@ def test_trials_one_of_which_loses_its_process(
     )
     # Once more: there is nothing to do, and no Ray is sought.
     sweep.run(address="127.0.0.1:1")
+
+
+def test_what_a_trial_keeps_in_memory(make: Callable[..., Sweep], ray_cluster: RayCluster) -> None:
+    """Not Ray Tune, nor pandas that comes with it: 60 MB in each process."""
+    sweep = make(trials=1, max_epochs=1)
+    seen: list[set[str]] = []
+
+    def look(event: Event) -> None:
+        if event.kind == "epoch":
+            [pid] = trial_processes(ray_cluster.nodes[0].pid)
+            maps = Path(f"/proc/{pid}/maps").read_text()
+            seen.append({name for name in ("torch", "numpy", "pandas") if f"/{name}/" in maps})
+
+    sweep.run(look, address=ray_cluster.address)
+    assert seen == [{"torch", "numpy"}]
+    code = "import sys, jobs.trials.process, n2n.trainer; print('ray.tune' in sys.modules)"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+
+
+def test_a_population_whose_processes_are_killed(
+    make: Callable[..., Sweep], ray_cluster: RayCluster, tmp_path: Path
+) -> None:
+    """It ends as one in which nobody dies: the same takeovers, the same weights."""
+    space = {**SPACE, "width": 2}
+    settings: dict[str, Any] = {"trials": 4, "max_epochs": 3, "grace": 1, "scheduler": "pbt"}
+    settings["gpus_per_trial"] = 1.0  # there are two: the four take turns
+    sweep = make(space, **settings)
+    killed: list[int] = []
+    quiet = Sweep(sweep.pairs, tmp_path / "quiet", space, **settings)
+
+    def kill(event: Event) -> None:
+        if event.line and event.line["epoch"] == 2 and not killed:
+            killed.extend(trial_processes(ray_cluster.nodes[0].pid))
+            for pid in killed:
+                os.kill(pid, signal.SIGKILL)
+
+    sweep.run(kill, address=ray_cluster.address)
+    quiet.run(address=ray_cluster.address)
+    assert killed
+    assert sweep.states == quiet.states == dict.fromkeys(range(4), "done")
+    found, expected = sweep.directory.trials(), quiet.directory.trials()
+    assert [trial.inherits for trial in found] == [trial.inherits for trial in expected]
+    assert any(trial.inherits for trial in found)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.settings, timeless(one.lines)) == (other.settings, timeless(other.lines))
+        assert_same_weights(*(s.directory.trial_path(one.number) for s in (sweep, quiet)))
 
 
 def test_a_trial_that_kills_its_process(
