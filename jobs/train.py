@@ -16,7 +16,7 @@ from jobs.display.progress import Progress, clock
 from jobs.together.team import Team, Training
 
 if TYPE_CHECKING:
-    from n2n.data import TrainingSet
+    from n2n.data import SingleSet, TrainingSet
     from n2n.trainer import TrainConfig
 
 __all__ = ["main"]
@@ -72,7 +72,7 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
-@click.option("--from", "source", type=click.Path(path_type=Path), help="A model to begin with.")
+@click.option("--from", "begin_with", metavar="NAME|FILE", help="A model to begin with.")
 @click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
 @device_options("fp32, tf32 or bf16")
 @click.option("--workers", default=1, help="Processes that share every batch; more than 1: on Ray.")
@@ -93,7 +93,7 @@ def main(
     run: Path,
     preset: str | None,
     settings: tuple[str, ...],
-    source: Path | None,
+    begin_with: str | None,
     folder: Path | None,
     images: int | None,
     clip_noise: bool,
@@ -132,7 +132,7 @@ def main(
     noise, too. For noise that is independent from pixel to pixel, which that of a JPEG, of a shrunk
     or demosaiced picture is not: there the model learns to keep it.
 
-    --from MODEL: train on a model file, from its architecture and weights. The run keeps a copy.
+    --from MODEL: train on a model file, a run or a shipped model, from its architecture and weights. The run keeps a copy.
 
     --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
     all reach SET and RUN under the same paths. They share every batch and give the same model as
@@ -144,6 +144,7 @@ def main(
     from n2n.device import keep_freed_memory
     from n2n.memory import pairs_to_hold
     from n2n.run import RunDirectory
+    from n2n.shipped import locate
     from n2n.start import Start, resumed
 
     explicit = {name: value for name, value in options.items() if value is not None}
@@ -159,12 +160,13 @@ def main(
         if preset is None and begun:
             preset = str(begun["preset"])
         explicit = resumed(begun, explicit)
+        source = locate(begin_with) if begin_with is not None else None
         if source is not None:
             explicit = Start.read(source).settings(explicit)
         if single:
             if folder is not None or clip_noise or team.on_ray:
                 raise click.UsageError("--single trains in one process, without --stream-from")
-            found = open_single(pairs, size=size, rows=images, grey=grey)
+            found: TrainingSet = open_single(pairs, size=size, rows=images, grey=grey)
         elif size is not None or grey:
             raise click.UsageError("--size and --grey are --single's; pass it, or leave them out")
         else:
@@ -202,7 +204,7 @@ def open_set(pairs: Path, folder: Path | None, images: int | None, clipped: bool
     return streamed
 
 
-def open_single(folder: Path, *, grey: bool, **given: int | None) -> "TrainingSet":
+def open_single(folder: Path, *, grey: bool, **given: int | None) -> "SingleSet":
     """Crops of the noisy images in a folder; given: size and rows, where they are."""
     from n2n.data import single_images
 

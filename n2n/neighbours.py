@@ -20,7 +20,9 @@ from n2n.models import Network
 
 __all__ = ["GAMMA", "draw_cells", "neighbour_pair", "subsample"]
 
-GAMMA = 2.0  # of the regulariser, at the end of a run
+# Of the regulariser: rises evenly to this over a run that begins with random weights, as in the
+# authors' code; from the beginning where a model knows already what a denoised image is.
+GAMMA = 2.0
 # Places in a cell, numbered 0 1 over 2 3: where g1 and g2 may be taken from.
 PLACES = np.array([(0, 1), (0, 2), (1, 3), (2, 3), (1, 0), (2, 0), (3, 1), (3, 2)])
 

@@ -210,7 +210,7 @@ class Trainer:
         done = self.position.epoch + batch / self.steps_per_epoch
         if isinstance(self.pairs, SingleSet):
             rng = np.random.default_rng((self.config.seed, self.position.epoch, CELLS, batch))
-            gamma = GAMMA * done / self.config.epochs
+            gamma = GAMMA if self.config.start else GAMMA * done / self.config.epochs
             x, y = neighbour_pair(self.network, x, rng, gamma=gamma)
         self.descent.step(
             *(x, y),
