@@ -132,7 +132,8 @@ def main(
     noise, too. For noise that is independent from pixel to pixel, which that of a JPEG, of a shrunk
     or demosaiced picture is not: there the model learns to keep it.
 
-    --from MODEL: train on a model file, a run or a shipped model, from its architecture and weights. The run keeps a copy.
+    --from MODEL: train on a model file, a run or a shipped model, from its architecture and
+    weights. The run keeps a copy.
 
     --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
     all reach SET and RUN under the same paths. They share every batch and give the same model as
