@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, job, print_json
+from jobs.command import Reads, ReadsModel, Writes, device_options, job, print_json
 from jobs.train import open_single, stopping
 
 if TYPE_CHECKING:
@@ -19,10 +19,11 @@ CROPS = 2_000  # between two looks at the held-out images
 
 
 @job("adapt")
-@click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="Where the model goes.")
+@click.argument("folder", metavar="FOLDER", type=Reads(path_type=Path))
+@click.option("--out", type=Writes(path_type=Path), required=True, help="Where the model goes.")
 @click.option(
     "--model",
+    type=ReadsModel(),
     metavar="NAME|FILE",
     help="What to begin with: a shipped model, a model file or a run.  [default: photo]",
 )

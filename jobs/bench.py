@@ -14,6 +14,7 @@ from typing import Any
 
 import click
 
+import jobs
 from jobs.command import job, print_json
 from jobs.display.progress import Progress
 from n2n.errors import InvalidValue
@@ -22,7 +23,7 @@ __all__ = ["main"]
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tests" / "bench"
+PACKAGE = Path(jobs.__file__).resolve().parents[1] / "tests" / "bench"
 PARTS = ("step", "inference", "memory", "denoise", "batch", "epoch", "floor", "shapes")
 PRECISIONS = ("fp32", "bf16")
 

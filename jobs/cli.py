@@ -16,7 +16,10 @@ COMMANDS = {
     "sweep": ("jobs.sweep", "Find better settings: many trials, on Ray."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),
     "models": ("jobs.models", "The models that come with n2n."),
+    "report": ("jobs.report", "One HTML page of a run, and its figures."),
     "cluster": ("jobs.cluster", "Check the file of a Ray cluster before it is started."),
+    "submit": ("jobs.submit", "Run any of these on a Ray cluster."),
+    "jobs": ("jobs.jobs", "List, follow and stop what runs on a cluster."),
     "bench": ("jobs.bench", "Compare speed and memory with torch.nn on this machine."),
 }
 

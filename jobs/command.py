@@ -6,10 +6,12 @@ configuration, nothing done; 3 the job failed or was stopped.
 
 import errno
 import json
+import os.path
+import shlex
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -17,10 +19,42 @@ import click
 
 from n2n.errors import N2NError, is_out_of_memory
 
-__all__ = ["Group", "Job", "device_options", "gibibytes", "job", "print_json", "stopping"]
+__all__ = [
+    "Group",
+    "Job",
+    "Reads",
+    "ReadsModel",
+    "Writes",
+    "device_options",
+    "gibibytes",
+    "job",
+    "print_json",
+    "stopping",
+]
 
 FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 NO_PLACE = {errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG}
+
+MOST_WORDS = 20  # that a path is taken apart into
+QUOTE_ONCE_MORE = (
+    "ray submit joins arguments unquoted; if one has a space, a quote, * or $ in it, quote all of "
+    """them once more: -- "$(printf '%q ' ARGUMENTS)\""""
+)
+
+
+class Reads(click.Path):
+    """The type of a parameter that names a file or folder to read, or a URI; it need not be there.
+
+    `n2n submit` asks parameters of this type, and of `Writes`, what a command needs on a cluster.
+    """
+
+
+class ReadsModel(Reads):
+    """The type of a parameter that names a model: as `Reads`, or the name of a shipped one."""
+
+
+class Writes(click.Path):
+    """The type of a parameter that names a file or folder to write or to go on with, or a URI."""
 
 
 class OneLineErrors:
@@ -29,6 +63,8 @@ class OneLineErrors:
     def main(self, *args: Any, **kwargs: Any) -> NoReturn:
         kwargs["standalone_mode"] = False
         try:
+            if by_ray_submit():
+                require_whole(sys.argv[1:])
             code = super().main(*args, **kwargs)  # type: ignore[misc]  # click's main, by the MRO
         except click.UsageError as error:
             code = _refuse(error)
@@ -109,6 +145,25 @@ def print_json(result: Any) -> None:
     click.echo(json.dumps(result, indent=2, allow_nan=False))
 
 
+def by_ray_submit() -> bool:
+    """Whether the program is what `ray submit` runs: a copy of a command's module in ~."""
+    script: str | None = getattr(sys.modules["__main__"], "__file__", None)
+    if script is None:
+        return False
+    return os.path.realpath(os.path.dirname(script)) == os.path.realpath(os.path.expanduser("~"))
+
+
+def require_whole(words: Sequence[str]) -> None:
+    """UsageError for a path taken apart at its spaces: words that are one only together."""
+    for first, word in enumerate(words):
+        for end in range(first + 2, min(first + MOST_WORDS, len(words)) + 1):
+            path = " ".join(words[first:end])
+            if os.path.exists(path) and not os.path.exists(word):
+                raise click.UsageError(
+                    f"expected {shlex.quote(path)} in one piece, found it in {end - first}"
+                )
+
+
 @contextmanager
 def stopping() -> Iterator[None]:
     """SIGTERM and a closed terminal stop as Ctrl-C does: at once, with nothing half done."""
@@ -131,7 +186,8 @@ def _refuse(error: click.UsageError) -> int:
         return 2
     path = error.ctx.command_path if error.ctx else "n2n"
     message = error.format_message().rstrip(".")
-    click.echo(f"n2n: {' '.join(message.split())}; see '{path} --help'", err=True)
+    remedy = f"; {QUOTE_ONCE_MORE}" if by_ray_submit() else ""
+    click.echo(f"n2n: {' '.join(message.split())}; see '{path} --help'{remedy}", err=True)
     return 2
 
 

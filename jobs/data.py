@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import Group, job, print_json
+from jobs.command import Group, Reads, Writes, job, print_json
 from jobs.display.progress import Progress
 
 if TYPE_CHECKING:
     from n2n.data import Checked, Made
 
-FOLDER = click.Path(path_type=Path)
+INPUT, OUTPUT = Reads(path_type=Path), Writes(path_type=Path)
 
 
 @click.group("data", cls=Group)
@@ -39,8 +39,8 @@ def recipe_options(function: Any) -> Any:
 
 
 @job("build")
-@click.argument("source", type=FOLDER)
-@click.argument("out", type=FOLDER)
+@click.argument("source", type=INPUT)
+@click.argument("out", type=OUTPUT)
 @click.option(
     "--noise",
     default="subsample",
@@ -73,9 +73,9 @@ def build(
 
 
 @job("import")
-@click.argument("train", type=FOLDER)
-@click.argument("val", type=FOLDER, required=False)
-@click.option("--out", type=FOLDER, required=True, help="Where the set goes.")
+@click.argument("train", type=INPUT)
+@click.argument("val", type=INPUT, required=False)
+@click.option("--out", type=OUTPUT, required=True, help="Where the set goes.")
 @click.option("--overwrite", is_flag=True, help="Replace a pair set at OUT.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def import_(train: Path, val: Path | None, out: Path, overwrite: bool, as_json: bool) -> int:
@@ -90,9 +90,9 @@ def import_(train: Path, val: Path | None, out: Path, overwrite: bool, as_json: 
 
 
 @job("pair")
-@click.argument("dir_a", type=FOLDER)
-@click.argument("dir_b", type=FOLDER)
-@click.argument("out", type=FOLDER)
+@click.argument("dir_a", type=INPUT)
+@click.argument("dir_b", type=INPUT)
+@click.argument("out", type=OUTPUT)
 @recipe_options
 def pair(
     dir_a: Path,
@@ -119,7 +119,7 @@ def pair(
 
 
 @job("check")
-@click.argument("path", metavar="SET", type=FOLDER)
+@click.argument("path", metavar="SET", type=INPUT)
 @click.option("--workers", type=int, show_default="all cores", help="Processes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def check(path: Path, workers: int | None, as_json: bool) -> int:

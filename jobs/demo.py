@@ -9,7 +9,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from jobs.command import job, print_json
+from jobs.command import Reads, Writes, job, print_json
 
 __all__ = ["main"]
 
@@ -40,11 +40,11 @@ Pixels = NDArray[np.uint8]
 @click.option(
     "--photos",
     default=Path("data/photos"),
-    type=click.Path(path_type=Path),
+    type=Reads(path_type=Path),
     help="Folder of photographs: at least five.",
 )
 @click.option(
-    "--out", default=Path("runs/demo"), type=click.Path(path_type=Path), help="Where it goes."
+    "--out", default=Path("runs/demo"), type=Writes(path_type=Path), help="Where it goes."
 )
 @click.option("--threads", type=int, help="CPU threads.  [default: all cores, at most 16]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

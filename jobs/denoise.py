@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json, stopping
+from jobs.command import (
+    Reads,
+    ReadsModel,
+    Writes,
+    device_options,
+    gibibytes,
+    job,
+    print_json,
+    stopping,
+)
 from jobs.display.outcomes import Display, as_dict, print_plan, summary
 from jobs.processes.workers import Workers
 
@@ -18,10 +27,11 @@ DECIDING = ("strength", "tta", "keep_mean", "value_range")  # on the result, wit
 
 
 @job("denoise")
-@click.argument("source", metavar="INPUT")
-@click.argument("output", metavar="OUTPUT")
+@click.argument("source", metavar="INPUT", type=Reads())
+@click.argument("output", metavar="OUTPUT", type=Writes())
 @click.option(
     "--model",
+    type=ReadsModel(),
     metavar="NAME|FILE",
     help="A shipped model (n2n models), a model file or a run of n2n train.  [default: photo]",
 )

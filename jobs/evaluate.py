@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, job, stopping
+from jobs.command import Reads, ReadsModel, Writes, device_options, job, stopping
 from jobs.display.outcomes import one_line
 from jobs.display.progress import Progress
 from jobs.display.scores import describe, print_scores, print_table, write_parquet
@@ -29,8 +29,8 @@ __all__ = ["main"]
 
 
 @job("evaluate")
-@click.argument("models", metavar="MODEL...", nargs=-1)
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
+@click.argument("models", metavar="MODEL...", nargs=-1, type=ReadsModel())
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
 @click.option("--split", type=click.Choice(["val", "train"]), help="[default: val, if there]")
 @click.option(
     "--noise",
@@ -60,7 +60,7 @@ __all__ = ["main"]
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 @click.option(
     "--parquet",
-    type=click.Path(path_type=Path),
+    type=Writes(path_type=Path),
     metavar="FILE",
     help="Write the scores to a new file, too: a row for each model.",
 )

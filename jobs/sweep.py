@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import gibibytes, job
+from jobs.command import Reads, Writes, gibibytes, job
 from jobs.display.board import Board
 from jobs.display.findings import described, print_plan, report
+from jobs.display.onlookers import Listener, Onlookers
 
 if TYPE_CHECKING:
     from n2n.data import PairSet
-    from n2n.sweep import Space, SweepConfig, SweepDirectory, Winner
+    from n2n.sweep import Event, Space, SweepConfig, SweepDirectory, Winner
 
 __all__ = ["main"]
 
@@ -33,11 +34,9 @@ def parse_duration(text: str) -> float:
 
 
 @job("sweep")
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
-@click.option(
-    "--run", type=click.Path(path_type=Path), required=True, help="The sweep's directory."
-)
-@click.option("--space", type=click.Path(path_type=Path), help="YAML, as above.")
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
+@click.option("--run", type=Writes(path_type=Path), required=True, help="The sweep's directory.")
+@click.option("--space", type=Reads(path_type=Path), help="YAML, as above.")
 @click.option(
     "--set",
     "settings",
@@ -72,6 +71,8 @@ def parse_duration(text: str) -> float:
     "--memory", type=float, help="GiB of pairs to hold; a larger set streams.  [default: 2]"
 )
 @click.option("--checkpoint-seconds", type=float, help="Between checkpoints in an epoch.")
+@click.option("--report", "with_report", is_flag=True, help="Keep DIR/report/index.html up.")
+@click.option("--tensorboard", is_flag=True, help="Write event files to DIR/tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the trials and the best as JSON.")
 @click.option("--dry-run", is_flag=True, help="Print the space, the trials and their placement.")
 def main(
@@ -82,6 +83,8 @@ def main(
     preset: str | None,
     address: str | None,
     device: str,
+    with_report: bool,
+    tensorboard: bool,
     as_json: bool,
     dry_run: bool,
     **options: Any,
@@ -144,7 +147,8 @@ def main(
     if dry_run:
         print_plan(config, chosen, found, directory, address, as_json=as_json)
         return
-    winner = sweep(config, chosen, found, directory, address)
+    onlookers = onlookers_of(directory, report=with_report, tensorboard=tensorboard)
+    winner = sweep(config, chosen, found, directory, address, onlookers)
     report(config, directory, winner, as_json=as_json)
 
 
@@ -210,11 +214,12 @@ def sweep(
     pairs: "PairSet",
     directory: "SweepDirectory",
     address: str | None,
+    onlookers: Onlookers,
 ) -> "Winner | None":
     """Run the trials that are left, showing how far they are; the table and the best are written
     also when the sweep is stopped."""
     count = config.count(space)
-    with directory.locked():
+    with directory.locked(), onlookers:
         resumed = directory.begin(config, space, pairs)
         trials = directory.trials()
         left = count - sum(trial.finished for trial in trials)
@@ -236,7 +241,7 @@ def sweep(
         )
         try:
             with board:
-                run_trials(config, space, pairs, directory, address, board)
+                run_trials(config, space, pairs, directory, address, board, onlookers)
         finally:
             winner = directory.finish() if directory.log_path.exists() else None
     return winner
@@ -249,10 +254,30 @@ def run_trials(
     directory: "SweepDirectory",
     address: str | None,
     board: Board,
+    onlookers: Onlookers,
 ) -> None:
     from jobs.trials.tuning import run_sweep
 
-    run_sweep(config, space, pairs, directory, address=address, on_event=board.hear)
+    def hear(event: "Event") -> None:
+        board.hear(event)
+        onlookers.hear(event, worth_a_page=event.kind != "progress")
+
+    run_sweep(config, space, pairs, directory, address=address, on_event=hear)
+
+
+def onlookers_of(directory: "SweepDirectory", *, report: bool, tensorboard: bool) -> Onlookers:
+    """What is kept up while the sweep goes on."""
+
+    def events() -> Listener:
+        from n2n.tensorboard import TrialEvents
+
+        return TrialEvents(directory)
+
+    return Onlookers(
+        directory.path if report else None,
+        events if tensorboard else None,
+        lambda text: click.echo(text, err=True),
+    )
 
 
 if __name__ == "__main__":

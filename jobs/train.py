@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.command import device_options, gibibytes, job, print_json
+from jobs.command import (
+    Reads,
+    ReadsModel,
+    Writes,
+    device_options,
+    gibibytes,
+    job,
+    print_json,
+)
+from jobs.display.onlookers import Listener, Onlookers
 from jobs.display.progress import Progress, clock
 from jobs.together.team import Team, Training
 
@@ -35,15 +44,15 @@ def parse_setting(text: str) -> tuple[str, int]:
 
 
 @job("train")
-@click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
-@click.option("--run", type=click.Path(path_type=Path), required=True, help="The run's directory.")
+@click.argument("pairs", metavar="SET", type=Reads(path_type=Path))
+@click.option("--run", type=Writes(path_type=Path), required=True, help="The run's directory.")
 @click.option("--preset", help="fast or published.  [default: fast; published for --model seed]")
 @click.option("--model", help="Architecture: n2n, seed or unet.")
 @click.option("--set", "settings", multiple=True, metavar="NAME=N", help="Its width, depth, …")
 @click.option(
     "--stream-from",
     "folder",
-    type=click.Path(path_type=Path),
+    type=Reads(path_type=Path),
     help="Photographs to draw training pairs from, anew in every epoch.",
 )
 @click.option("--images", type=int, help="Pairs an epoch of --stream-from.  [default: as in SET]")
@@ -72,7 +81,9 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")
-@click.option("--from", "begin_with", metavar="NAME|FILE", help="A model to begin with.")
+@click.option(
+    "--from", "source", type=ReadsModel(), metavar="NAME|FILE", help="A model to begin with."
+)
 @click.option("--seed", type=int, help="Of the weights, the order and the augmentation.")
 @device_options("fp32, tf32 or bf16")
 @click.option("--workers", default=1, help="Processes that share every batch; more than 1: on Ray.")
@@ -87,13 +98,21 @@ def parse_setting(text: str) -> tuple[str, int]:
     "[default: 2, or a part of what is free; a resumed run's own]",
 )
 @click.option("--checkpoint-seconds", type=float, help="Between checkpoints in an epoch.")
+@click.option(
+    "--snapshots",
+    default="1,10,25,50",
+    metavar="EPOCHS",
+    help="Whose models are kept in RUN/snapshots, for n2n report; '': none.",
+)
+@click.option("--report", is_flag=True, help="Keep RUN/report/index.html up while it trains.")
+@click.option("--tensorboard", is_flag=True, help="Write event files to RUN/tensorboard.")
 @click.option("--json", "as_json", is_flag=True, help="Print the last epoch's metrics as JSON.")
 def main(
     pairs: Path,
     run: Path,
     preset: str | None,
     settings: tuple[str, ...],
-    begin_with: str | None,
+    source: str | None,
     folder: Path | None,
     images: int | None,
     clip_noise: bool,
@@ -108,6 +127,8 @@ def main(
     address: str | None,
     max_failures: int | None,
     memory: float | None,
+    report: bool,
+    tensorboard: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -161,9 +182,9 @@ def main(
         if preset is None and begun:
             preset = str(begun["preset"])
         explicit = resumed(begun, explicit)
-        source = locate(begin_with) if begin_with is not None else None
-        if source is not None:
-            explicit = Start.read(source).settings(explicit)
+        start = locate(source) if source is not None else None
+        if start is not None:
+            explicit = Start.read(start).settings(explicit)
         if single:
             if folder is not None or clip_noise or team.on_ray:
                 raise click.UsageError("--single trains in one process, without --stream-from")
@@ -177,7 +198,9 @@ def main(
         config, left_out = configure(found, preset, **explicit)
         for line in left_out:
             click.echo(line, err=True)
-        trainer = train_with_progress(config, found, run, team, start=source)
+        trainer = train_with_progress(
+            config, found, run, team, start=start, report=report, tensorboard=tensorboard
+        )
     click.echo(
         f"{trainer.position.epoch} epochs done; best: epoch {trainer.position.best_epoch}, "
         f"{trainer.run.model_path}",
@@ -223,16 +246,36 @@ def train_with_progress(
     team: Team | None = None,
     *,
     start: Path | None = None,
+    report: bool = False,
+    tensorboard: bool = False,
 ) -> Training:
     """Train or resume to the end, showing how far it is; signals stop it with a checkpoint."""
     team = team or Team()
-    with Epochs(team) as progress:
+
+    def events() -> Listener:
+        from n2n.tensorboard import RunEvents
+
+        return RunEvents(run)
+
+    def hear(line: dict[str, Any]) -> None:
+        progress.epoch(line)
+        onlookers.hear(line)
+
+    with (
+        Epochs(team) as progress,
+        Onlookers(
+            run if report else None,
+            events if tensorboard else None,
+            progress.say,
+            threads=config.threads,
+        ) as onlookers,
+    ):
         trainer = team.trainer(
             config,
             pairs,
             run,
             on_batch=progress.batch,
-            on_epoch=progress.epoch,
+            on_epoch=hear,
             warn=progress.say,
             start=start,
         )

@@ -73,8 +73,8 @@ class TrainConfig:
     without a better score after which a run ends; 0: never. start: sha256 of the model file that
     it begins with, "" for random weights. precision: of the operands of matrix
     products (`n2n.device.use_precision`). memory_limit: bytes of pairs held in memory; a larger
-    set streams. checkpoint_seconds: between checkpoints inside an epoch. InvalidValue names the
-    setting that cannot be used.
+    set streams. checkpoint_seconds: between checkpoints inside an epoch. snapshots: epochs whose
+    model is kept, such as "1,10,50"; "": none. InvalidValue names the setting that cannot be used.
     """
 
     preset: str = DEFAULT_PRESET
@@ -104,6 +104,7 @@ class TrainConfig:
     threads: int = 1
     memory_limit: int = 2 << 30
     checkpoint_seconds: float = 60.0
+    snapshots: str = ""
 
     def __post_init__(self) -> None:
         _require_among("preset", self.preset, PRESETS)
@@ -123,6 +124,11 @@ class TrainConfig:
             raise InvalidValue(f"patience must be 0 or more epochs, got {self.patience}")
         if not 0 <= self.ema < 1:
             raise InvalidValue(f"ema must be from 0 to below 1, such as 0.999, got {self.ema}")
+        if not all(text.isdecimal() for text in self._snapshots):
+            raise InvalidValue(
+                f"snapshots must be epochs with commas between them, such as 1,10,50, got "
+                f"{self.snapshots!r}"
+            )
         if not self.decay:
             raise InvalidValue(f"decay must be above 0, got {self.decay}")
         if not 0 <= self.seed < 1 << 64:
@@ -153,17 +159,19 @@ class TrainConfig:
         return config
 
     @property
+    def snapshot_epochs(self) -> frozenset[int]:
+        """The epochs, from 1 on, whose model is kept."""
+        return frozenset(int(text) for text in self._snapshots)
+
+    @property
+    def _snapshots(self) -> list[str]:
+        return [text.strip() for text in self.snapshots.split(",") if self.snapshots.strip()]
+
+    @property
     def may_change(self) -> frozenset[str]:
         """The settings that may differ when a run is resumed: none that an epoch done rests on."""
-        names = {
-            "preset",
-            "set",
-            "device",
-            "threads",
-            "patience",
-            "checkpoint_seconds",
-            "stream_from",
-        }
+        names = {"preset", "set", "device", "threads", "patience", "snapshots"}
+        names |= {"checkpoint_seconds", "stream_from"}
         has_an_end = self.schedule == "cosine" or self.loss == "l0"
         return frozenset(names if has_an_end else names | {"epochs"})
 

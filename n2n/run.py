@@ -4,6 +4,7 @@ runs/NAME/config.yaml            every setting, and the digest of the pair set
 runs/NAME/metrics.jsonl          one line an epoch
 runs/NAME/checkpoints/           last.safetensors, best.safetensors
 runs/NAME/model.safetensors      the best model so far
+runs/NAME/snapshots/             epoch-0010.safetensors, …: the model after the epochs asked for
 runs/NAME/start.safetensors      the model file that it began with, where there is one
 runs/NAME/provenance.jsonl       what each part of the run rests on (n2n.provenance)
 """
@@ -119,6 +120,9 @@ class RunDirectory:
     @property
     def start_path(self) -> Path:
         return self.path / "start.safetensors"
+
+    def snapshot_path(self, epoch: int) -> Path:
+        return self.path / "snapshots" / f"epoch-{epoch:04d}.safetensors"
 
     @property
     def last_path(self) -> Path:

@@ -298,8 +298,16 @@ class Trainer:
             self._checkpoint(self.run.best_path, scores)
             with self.descent.averaged():
                 save_model(self.run.model_path, self.network, self._metadata(scores))
+        if self.leads and self.position.epoch in self.config.snapshot_epochs:
+            self._keep_snapshot(scores)
         self._checkpoint(self.run.last_path)
         self.on_epoch(line)
+
+    def _keep_snapshot(self, scores: Scores | None) -> None:
+        path = self.run.snapshot_path(self.position.epoch)
+        path.parent.mkdir(exist_ok=True)
+        with self.descent.averaged():
+            save_model(path, self.network, self._metadata(scores))
 
     def _checkpoint(self, path: Path, scores: Scores | None = None) -> None:
         if not self.leads:

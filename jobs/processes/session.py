@@ -19,7 +19,7 @@ import ray
 from n2n.data.parallel import default_workers
 from n2n.errors import InvalidValue, JobFailed
 
-__all__ = ["environment_kept", "joined", "scratch_folder"]
+__all__ = ["joined"]
 
 SECONDS_TO_ANSWER = 10
 OBJECT_STORE = 80 * 2**20  # bytes; Ray's least is 75 MiB, and only bunches of names pass through it
@@ -40,7 +40,7 @@ def joined(address: str | None, *, object_store: int = OBJECT_STORE) -> Iterator
     if ray.is_initialized():
         yield False
         return
-    with environment_kept(), _muted():
+    with _environment_kept(), _muted():
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         if address is None:
             with _started(object_store):
@@ -131,20 +131,7 @@ def _folder() -> Path:
 
 
 @contextmanager
-def scratch_folder() -> Iterator[Path]:
-    """A folder for what Ray's libraries write, gone with the block.
-
-    That of a process that was killed goes when the next one makes its own.
-    """
-    folder = _folder()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def environment_kept() -> Iterator[None]:
+def _environment_kept() -> Iterator[None]:
     """Give the environment back as it was: Ray changes it, and is told things through it."""
     before = dict(os.environ)
     try:

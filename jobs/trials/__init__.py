@@ -1,1 +1,1 @@
-"""A sweep's trials on Ray Tune: where they run, who goes on, and what becomes of them."""
+"""A sweep's trials on Ray: where they run, who goes on, and what becomes of them."""

@@ -7,36 +7,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ray.tune import Stopper
-
-from jobs.processes.pool import require_ray
-from jobs.trials.local import Local
 from n2n.errors import Interrupted, N2NError
 
 __all__ = ["Ending"]
 
-SECONDS_BETWEEN_LOOKS = 5.0
 
+class Ending:
+    """Is asked after every event, and several times a second, whether to stop all trials.
 
-class Ending(Local, Stopper):
-    """Tune asks it after every event, ten times a second at least, whether to stop all trials.
-
-    It saves them then. fault: asked for what no trial can go on with.
+    fault: asked for what no trial can go on with.
     """
 
     def __init__(self, time_budget: float | None) -> None:
         self.stopped = False
         self.fault: Callable[[], N2NError | None] = lambda: None
         self._deadline = None if time_budget is None else time.monotonic() + time_budget
-        self._look_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
 
-    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        return False
-
-    def stop_all(self) -> bool:
-        if time.monotonic() > self._look_at:
-            require_ray()
-            self._look_at = time.monotonic() + SECONDS_BETWEEN_LOOKS
+    def is_there(self) -> bool:
         return self.stopped or self.out_of_time or self.fault() is not None
 
     @property
@@ -63,10 +50,8 @@ class Ending(Local, Stopper):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        # Tune takes SIGUSR1 and does not give it back.
         numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
         before = {number: signal.signal(number, stop) for number in numbers}
-        before[signal.SIGUSR1] = signal.getsignal(signal.SIGUSR1)
         try:
             yield
         finally:

@@ -1,11 +1,8 @@
-"""What becomes of a sweep's trials on Ray Tune: recorded in its directory, told to who listens."""
+"""What becomes of a sweep's trials: recorded in its directory, told to who listens."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ray.tune import Callback
-
-from jobs.trials.local import Local
 from n2n.errors import JobFailed
 from n2n.sweep import Event, Sample, SweepDirectory
 
@@ -14,10 +11,10 @@ __all__ = ["Recorder"]
 LOW_MEMORY = ("low on memory", "memory pressure")  # what Ray says when it has ended a process
 
 
-class Recorder(Local, Callback):
-    """Tune calls it in the driver. `fault`: what no trial can go on with, once it is known.
+class Recorder:
+    """Hears of every trial, in the driver. `fault`: what no trial can go on with, once known.
 
-    settings: of each trial that has been proposed, by number.
+    settings: of each trial that has been proposed, by number. begun: those of an earlier driver.
     """
 
     def __init__(
@@ -26,17 +23,16 @@ class Recorder(Local, Callback):
         settings: Mapping[int, Sample],
         begun: set[int],
         on_event: Callable[[Event], None],
-        deaths: int,
     ) -> None:
         self._directory, self._settings = directory, settings
         self._begun, self._ended = begun, set[int]()
         self._told = dict[int, int]()  # the last epoch told of each trial
-        self._on_event, self._deaths = on_event, deaths
+        self._on_event = on_event
         self._news: list[Event] = []  # of takeovers, which come of an epoch that is told after them
         self.fault: JobFailed | None = None
 
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = trial.config["number"]
+    def begun(self, number: int) -> None:
+        """A process takes the trial up, perhaps again."""
         if number not in self._begun:
             self._begun.add(number)
             self._directory.add(number, "begun", settings=self._settings[number])
@@ -44,9 +40,8 @@ class Recorder(Local, Callback):
             self._told[number] = 0
             self._on_event(Event("begun", number, settings=self._settings[number]))
 
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
+    def heard(self, result: Mapping[str, Any]) -> None:
+        """A result of `jobs.trials.trial.TrialRun`."""
         number = result["number"]
         if "line" in result and result["epoch"] > self._told.get(number, 0):
             self._told[number] = result["epoch"]
@@ -57,17 +52,18 @@ class Recorder(Local, Callback):
         elif "outcome" in result:
             self._end(number, result["outcome"], result.get("reason"))
 
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = trial.config["number"]
-        self._on_event(Event("lost", number, reason=self._reason(trial)))
+    def lost(self, number: int, death: str) -> None:
+        """Its process died, and it goes on. death: Ray's words."""
+        self._on_event(Event("lost", number, reason=reason_of(death)))
 
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        number = trial.config["number"]
-        self._end(number, "failed", f"{self._reason(trial)} {self._deaths} times")
+    def died(self, number: int, death: str, times: int) -> None:
+        """Its process died so often that it is given up."""
+        self._end(number, "failed", f"{reason_of(death)} {times} times")
 
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+    def stopped(self, number: int) -> None:
+        """The scheduler has let it go no further, unless it had ended by itself."""
         if self.fault is None:
-            self._end(trial.config["number"], "stopped", None)
+            self._end(number, "stopped", None)
 
     def take_over(self, number: int, settings: Sample) -> None:
         """Tell, in its turn, that a trial goes on with other settings."""
@@ -86,12 +82,8 @@ class Recorder(Local, Callback):
         self._on_event(Event(state, number, reason=reason))
         self._tell_news()
 
-    def _reason(self, trial: Any) -> str:
-        path = trial.error_file
-        text = ""
-        if path:
-            with open(path, encoding="utf-8", errors="replace") as file:
-                text = file.read().lower()
-        if any(words in text.rpartition("failure #")[2] for words in LOW_MEMORY):
-            return "its process was ended for lack of memory"
-        return "its process died, perhaps for lack of memory,"
+
+def reason_of(death: str) -> str:
+    if any(words in death.lower() for words in LOW_MEMORY):
+        return "its process was ended for lack of memory"
+    return "its process died, perhaps for lack of memory,"

@@ -12,18 +12,17 @@ from typing import Any
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import ASHAScheduler, FIFOScheduler, TrialScheduler
 
-from jobs.trials.local import Local
 from n2n import sweep
 
 __all__ = ["All", "Halving", "Population"]
 
 
-class All(Local, FIFOScheduler):
+class All(FIFOScheduler):
     """All trials go on to the last epoch."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # ray's
-        self._heard: dict[str, int] = {}  # the last epoch, by Tune's name of the trial
+        self._heard: dict[str, int] = {}  # the last epoch, by trial_id
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         if "score" not in result or result["epoch"] <= self._heard.get(trial.trial_id, 0):

@@ -1,11 +1,10 @@
-"""What Ray Tune asks for the next trial: one that was known before, or one that optuna proposes."""
+"""The next trial, in Ray Tune's words: one known before, or one that optuna proposes."""
 
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from ray.tune.search import Searcher
 
-from jobs.trials.local import Local
 from n2n.errors import InvalidValue
 
 if TYPE_CHECKING:
@@ -15,10 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Numbered", "Proposed"]
 
-Make = Callable[[int, "Sample"], dict[str, Any]]  # number and settings → what the trial is told
+Make = Callable[[int, "Sample"], dict[str, Any]]  # number and settings → the fields of its task
 
 
-class Numbered(Local, Searcher):
+class Numbered(Searcher):
     """Trials that are known before: the rest of them, in order."""
 
     def __init__(self, make: Make, trials: "Iterator[tuple[int, Sample]]") -> None:
@@ -36,7 +35,7 @@ class Numbered(Local, Searcher):
         pass
 
 
-class Proposed(Local, Searcher):
+class Proposed(Searcher):
     """Trials that optuna's TPE proposes (Bergstra et al. 2011), from the scores of those before.
 
     known: the trials that a resumed sweep has; those not finished come first. at_once: how many

@@ -1,6 +1,6 @@
 """One trial of a sweep in its process: trained an epoch at a time, each asked for by the driver.
 
-The driver (Ray Tune) asks for `step` after `step`. One returns with a finished epoch, or after a
+The driver asks for `step` after `step`. One returns with a finished epoch, or after a
 second with how far the epoch is, so that a trial can be stopped at any time. An epoch begins when
 it is asked for: what the scheduler stops has not begun another one, and between epochs nothing
 is held or written. All computing is done by one thread, the same for all trials of the process, so

@@ -1,34 +1,28 @@
-"""A sweep's trials on Ray Tune: where they run, who goes on, and what becomes of them.
+"""A sweep's trials on Ray: where they run, who goes on, and what becomes of them.
 
-The truth is in the sweep's directory: a run directory for each trial, and what became of it. Tune
-is told of it anew each time, and what Tune writes itself (pickles) lies in a temporary folder. So
-a trial whose process died, or its machine, goes on from its run directory, and so does a sweep
-whose driver died.
+The truth is in the sweep's directory: a run directory for each trial, and what became of it.
+Schedulers and searchers, Ray Tune's and in its words, are told of it anew each time. So a trial
+whose process died, or its machine, goes on from its run directory, and so does a sweep whose
+driver died.
 """
 
-import logging
-import os
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
 import ray
-from ray import tune
-from ray.tune.error import TuneError
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from jobs.processes.seat import Placement, capacity, count, resources
-from jobs.processes.session import environment_kept, joined, scratch_folder
+from jobs.processes.session import joined
+from jobs.trials.controller import Controller
 from jobs.trials.ending import Ending
 from jobs.trials.recorder import Recorder
 from jobs.trials.schedulers import All, Halving, Population
 from jobs.trials.searchers import Numbered, Proposed
-from jobs.trials.shared import SPARE, columns_of, gigabytes, nbytes, too_large
+from jobs.trials.shared import SPARE, SharedSet, columns_of, gigabytes, nbytes, too_large
 from jobs.trials.takeover import Takeovers
-from jobs.trials.trainable import TrialProcess, config_of
-from jobs.trials.trial import Task
 from n2n.config import TrainConfig
 from n2n.data import PairSet
 from n2n.device import choose_device
@@ -39,21 +33,9 @@ from n2n.sweep import Event, Sample, Space, SweepConfig, SweepDirectory
 
 __all__ = ["run_sweep"]
 
-DEATHS = 3  # of a trial's process, after which the trial has failed
 PATIENCE = 25.0  # seconds for a first trial to find a place
 STREAMED = 0.5  # part of the free memory that trials may hold of a set which they do not share
 LEAST = 64 * 2**20  # bytes of a streamed set in memory, for each trial
-
-# How Tune is told things. No results of its own in files, no handler of Ctrl-C.
-ENVIRONMENT = {
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",  # of news of a trial, few have a score
-    "TUNE_GLOBAL_CHECKPOINT_S": "1000000000",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_RESULT_BUFFER_LENGTH": "1",
-}
 
 
 def run_sweep(
@@ -89,17 +71,15 @@ def run_sweep(
         stack.enter_context(ending.listening())
         store = SPARE if reason else SPARE + int(1.05 * size)
         own = stack.enter_context(joined(address, object_store=store))
-        stack.enter_context(_quiet())
         require_place(sweep.placement, patience, waiting=not own)
         if not own:
             reason = too_large(size, store=smallest_store())
-        folder = stack.enter_context(scratch_folder())
-        sweep.run(ending, str(folder), reason)
+        sweep.run(ending, reason)
     ending.settle()
 
 
 class _Sweep:
-    """What is left of a sweep, in Tune's words."""
+    """What is left of a sweep: what its trials are told, and who decides about them."""
 
     def __init__(
         self,
@@ -119,17 +99,17 @@ class _Sweep:
         self.placement = Placement(1, config.cpus_per_trial, config.gpus_per_trial)
 
     @property
-    def left(self) -> bool:
-        """Whether there is a trial to run."""
+    def left(self) -> int:
+        """How many trials have not ended."""
         finished = sum(trial.finished for trial in self._known)
-        return finished < self._config.count(self._space)
+        return max(0, self._config.count(self._space) - finished)
 
-    def run(self, ending: Ending, folder: str, reason: str | None) -> None:
+    def run(self, ending: Ending, reason: str | None) -> None:
         """Run the trials until they or the sweep end. reason: why the set cannot be shared."""
         at_once = max(1, capacity(self.placement))
-        columns = None
+        shared = SharedSet(self._pairs.path)
         if reason is None:
-            columns = columns_of(self._pairs)
+            shared = SharedSet(self._pairs.path, ray.put(columns_of(self._pairs)))
         else:
             self._memory = min(self._memory, max(LEAST, int(STREAMED * available() / at_once)))
             self._on_event(
@@ -139,49 +119,27 @@ class _Sweep:
                     f"files, holding {gigabytes(self._memory)} at a time: {reason}",
                 )
             )
-        recorder = Recorder(
-            self._directory, self._settings, set(self._settings), self._on_event, DEATHS
-        )
+        recorder = Recorder(self._directory, self._settings, set(self._settings), self._on_event)
         ending.fault = lambda: recorder.fault
-        scheduler = self._scheduler(recorder)  # before anything starts: it may have things to do
-        process = tune.with_parameters(TrialProcess, path=str(self._pairs.path), columns=columns)
-        process.__name__ = process.__qualname__ = TrialProcess.__name__  # what ps shows
-        del columns
-        tuner = tune.Tuner(
-            process,
-            tune_config=tune.TuneConfig(
-                scheduler=scheduler,
-                search_alg=self._searcher(at_once),
-                num_samples=self._config.count(self._space),
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="sweep",
-                storage_path=folder,
-                stop=ending,
-                callbacks=[recorder],
-                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                failure_config=tune.FailureConfig(max_failures=DEATHS - 1),
-                verbose=0,
-            ),
+        controller = Controller(
+            self._scheduler(recorder),
+            self._searcher(at_once),
+            recorder,
+            placement=self.placement,
+            shared=shared,
+            left=self.left,
         )
-        os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(at_once + 1)
-        try:
-            tuner.fit()
-        except TuneError as error:  # Tune's wrapping of what our own parts raise
-            if error.__cause__ is None:
-                raise
-            raise error.__cause__ from error
+        controller.run(ending.is_there)
 
     def _make(self, number: int, sample: Sample) -> dict[str, Any]:
-        """What the process of a trial is told."""
+        """What the process of a trial is told: the fields of a `Task`."""
         self._settings[number] = sample
         path = self._directory.trial_path(number)
         settings = self._train_config(sample)
         before = RunDirectory(path).read_settings()
         memory = before.get("memory_limit", min(settings.memory_limit, self._memory))
         settings = replace(settings, memory_limit=memory)
-        return config_of(Task(number, path, settings, self._metric), self.placement)
+        return {"number": number, "path": path, "config": settings, "metric": self._metric}
 
     def _train_config(self, sample: Sample) -> TrainConfig:
         return self._config.settings_of(sample, self._pairs)
@@ -268,18 +226,3 @@ def smallest_store() -> float:
         for node in ray.nodes()
         if node["Alive"]
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Tune says nothing, neither here nor in files: the command says it."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    with environment_kept(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        os.environ.update(ENVIRONMENT)
-        logger.setLevel(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logger.setLevel(level)

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from n2n.errors import RunConflict, StorageError
 from n2n.storage import LocalFolder, ObjectStore, Storage
 
-__all__ = ["MANIFEST", "History", "Manifest", "open_history", "open_manifest"]
+__all__ = ["MANIFEST", "History", "Manifest", "open_history", "open_manifest", "parse_line"]
 
 MANIFEST = "n2n-manifest.jsonl"
 OBJECTS = "n2n-manifest"  # the folder of an object store
@@ -111,7 +111,7 @@ class History:
         self._file: IO[bytes] = path.open("rb")
         hashes, places, place = array("Q"), array("q"), 0
         for line in self._file:
-            record = _parse(line)
+            record = parse_line(line)
             if record.get("state") in ("begun", "done"):
                 hashes.append(_hash(record["output"]))
                 places.append(place)
@@ -138,7 +138,7 @@ class History:
         last = int(np.searchsorted(self._hashes, wanted, "right"))
         for place in reversed(self._places[first:last].tolist()):
             self._file.seek(place)
-            record = _parse(self._file.readline())
+            record = parse_line(self._file.readline())
             if record.get("output") == output:
                 return record, place
         return None
@@ -231,7 +231,7 @@ def _encode(lines: tuple[dict[str, Any], ...]) -> bytes:
     return b"".join(json.dumps(line, allow_nan=False).encode() + b"\n" for line in lines)
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def parse_line(line: bytes) -> dict[str, Any]:
     """A line's content; nothing of a torn one, or of one that is none of ours."""
     try:
         found = json.loads(line)

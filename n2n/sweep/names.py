@@ -30,6 +30,7 @@ ELSEWHERE = {
     "patience": "--scheduler, which ends trials that are behind",
     "start": "nothing: trials begin with random weights",
     "checkpoint_seconds": "nothing: it changes no result",
+    "snapshots": "nothing: trials keep their best model alone",
 }
 KINDS: dict[str, type] = {  # of a TrainConfig's fields
     item.name: type(getattr(TrainConfig(), item.name))

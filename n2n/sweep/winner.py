@@ -3,7 +3,7 @@
 import secrets
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from n2n.config import PRESETS, TrainConfig
 from n2n.files import TEMPORARY
 from n2n.sweep.trials import Trial
 
-__all__ = ["Winner", "choose", "command_of", "copy_run"]
+__all__ = ["Winner", "choose", "command_of", "copy_run", "options_of"]
 
 FLAGS = ("flips", "turns", "swap")
 
@@ -76,15 +76,19 @@ def command_of(settings: dict[str, Any], trial: Trial, run: Path) -> tuple[str |
         else:
             settings = {**settings, "epochs": trial.epochs}
             note = f"{stopped}, and so is the command"
-    words = ["n2n", "train", str(settings["set"]), "--run", str(run), *_options(settings, trial)]
-    return shlex.join(words), note
+    words = ["n2n", "train", str(settings["set"]), "--run", str(run)]
+    return shlex.join([*words, *options_of(settings, trial.settings)]), note
 
 
-def _options(settings: dict[str, Any], trial: Trial) -> Iterator[str]:
-    """What differs from the preset, what the sweep chose, and what depends on the machine."""
+def options_of(settings: dict[str, Any], chosen: Container[str] = ()) -> Iterator[str]:
+    """The options of `n2n train` for the settings of a config.yaml.
+
+    What differs from the preset, what a sweep has chosen, and what depends on the machine.
+    """
     preset = settings["preset"]
     base = {**vars(TrainConfig()), **PRESETS[preset]}
-    always = {"model", "optimizer", "lr", "epochs", "seed", "device", "threads", "memory_limit"}
+    always = {"model", "optimizer", "lr", "epochs", "seed", "device", "threads"}
+    always |= {"memory_limit", "snapshots"}
     yield from ("--preset", preset)
     for name, value in settings.items():
         if name in ("set", "digest", "preset") or name not in base:
@@ -92,7 +96,7 @@ def _options(settings: dict[str, Any], trial: Trial) -> Iterator[str]:
         if name == "model_config":
             for key, number in value.items():
                 yield from ("--set", f"{key}={number}")
-        elif name not in always and name not in trial.settings and value == base[name]:
+        elif name not in always and name not in chosen and value == base[name]:
             continue
         elif name in FLAGS:
             yield f"--{name}" if value else f"--no-{name}"

@@ -1,6 +1,6 @@
 """Draw validation PSNR against minutes of training, for one or more runs.
 
-    python tests/bench/curve.py OUT.png [LABEL=]RUN …        (needs the extra `bench`)
+    python tests/bench/curve.py OUT.png [LABEL=]RUN …
 
 A RUN is a run's directory, its `metrics.jsonl`, or the `twin.jsonl` of `tests/bench/twin.py`,
 which gives two curves, one of n2n and a dashed one of torch. A directory that holds a `twin.jsonl`

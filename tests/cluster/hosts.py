@@ -6,7 +6,8 @@ is killed. `ray stop` and `ray down` see the processes of their own host alone.
 
 What differs from real hosts: one kernel, one disk and one processor for all; `python3` and its
 packages are this machine's own, and ~/n2n-venv is there already, a writable layer over the
-environment that runs the tests, so that no package has to be installed but n2n.
+environment that runs the tests, so that no package has to be installed but n2n. Each host has a
+umask of its own, so that a file shows who has written it.
 """
 
 import os
@@ -15,14 +16,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("ip", "unshare", "nsenter", "setpriv", "/usr/sbin/sshd", "ssh", "ssh-keygen", "rsync")
+TOOLS = (
+    "ip", "unshare", "nsenter", "setpriv", "nc", "rsync", "ssh", "ssh-keygen", "/usr/sbin/sshd"
+)  # fmt: skip
 NETWORK = "10.213.0"
 LAPTOP = "laptop"
-UMASKS = (0o022, 0o027)  # of the first host and the others: a file shows who wrote it
+UMASKS = {LAPTOP: 0o022, "head": 0o022, "worker": 0o027}  # of all hosts
+CPUS = 2  # of each host, in Ray's books
 SECONDS_TO_START = 20
 
 # Of a host, as its first process, with its folder, its name and what must stay visible.
@@ -104,7 +111,7 @@ def why_not() -> str | None:
 class Host:
     """A machine of its own as far as its processes can tell."""
 
-    def __init__(self, folder: Path, name: str, address: str, umask: int) -> None:
+    def __init__(self, folder: Path, name: str, address: str) -> None:
         self.name, self.address, self.folder = name, address, folder
         folder.mkdir()
         keep = [sys.prefix, sys.base_prefix, str(folder.parent)]
@@ -122,12 +129,14 @@ class Host:
         assert self._outer.stdout is not None
         if self._outer.stdout.readline() != "ready\n":
             raise RuntimeError(f"{name}: {self._outer.communicate()[1]}")
-        (folder / "home" / ".bashrc").write_text(f"umask {umask:03o}\n")
+        (folder / "home" / ".bashrc").write_text(
+            f"umask {UMASKS[name]:03o}\nexport RAY_OVERRIDE_RESOURCES='{{\"CPU\": {CPUS}}}'\n"
+        )
         children = Path(f"/proc/{self._outer.pid}/task/{self._outer.pid}/children")
         self.pid = int(children.read_text().split()[0])
 
-    def begin(self) -> None:
-        """The network is there."""
+    def connect(self) -> None:
+        """The network is there: let sshd begin."""
         assert self._outer.stdin is not None
         self._outer.stdin.write("\n")
         self._outer.stdin.flush()
@@ -138,32 +147,56 @@ class Host:
         inside += ["--mount", "--uts", "--ipc", "--net", "--pid"]
         return [*inside, "bash", "-c", 'cd "$0" && exec "$@"', str(folder or "/"), *arguments]
 
-    def run(
-        self, *arguments: str, folder: Path | None = None, seconds: float = 120, **environment: str
-    ) -> subprocess.CompletedProcess[str]:
-        """A program in this host, its output captured."""
+    def begin(
+        self, *arguments: str, folder: Path | None = None, **environment: str
+    ) -> subprocess.Popen[str]:
+        """A program in this host, its output to be read."""
         names = ("PATH", "LANG", "HOME")
-        return subprocess.run(
+        return subprocess.Popen(
             self.command(*arguments, folder=folder),
             env={name: os.environ[name] for name in names if name in os.environ} | environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=seconds,
-            check=False,
         )
 
+    def run(
+        self, *arguments: str, seconds: float = 120, **settings: Any
+    ) -> subprocess.CompletedProcess[str]:
+        """A program in this host to its end."""
+        with self.begin(*arguments, **settings) as process:
+            try:
+                output, _ = process.communicate(timeout=seconds)
+            except BaseException:
+                process.kill()
+                raise
+        return subprocess.CompletedProcess(arguments, process.returncode, output)
+
+    def signal(self, name: str, number: int) -> None:
+        """Send a signal to the processes whose command line begins with a name."""
+        mine = os.readlink(f"/proc/{self.pid}/ns/pid")
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it has ended
+                begins = (process / "cmdline").read_bytes().startswith(name.encode())
+                if begins and os.readlink(process / "ns/pid") == mine:
+                    os.kill(int(process.name), number)
+
     def lose(self) -> None:
-        """As when the machine loses power."""
-        os.kill(self.pid, signal.SIGKILL)
-        self._outer.communicate()
+        """End all processes at once.
+
+        The kernel still closes their connections. Of a machine without power others hear nothing:
+        Ray then takes a minute to give it up.
+        """
+        if self._outer.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self._outer.communicate()
 
 
 class Hosts:
     """A laptop and the hosts of a cluster on one network, with a shared folder at /mnt."""
 
-    def __init__(self, folder: Path, names: tuple[str, ...] = ("head", "worker")) -> None:
+    def __init__(self, folder: Path, names: Sequence[str] = ("head", "worker")) -> None:
         self.folder, self.shared, self.key = folder, folder / "shared", folder / "key"
         self.shared.mkdir()
         _keys(folder)
@@ -173,8 +206,7 @@ class Hosts:
         self.all: dict[str, Host] = {}
         try:
             for name, address in addresses.items():
-                umask = UMASKS[name not in (LAPTOP, *names[:1])]
-                self.all[name] = Host(folder / name, name, address, umask)
+                self.all[name] = Host(folder / name, name, address)
             self._connect()
         except BaseException:
             self.end()
@@ -202,7 +234,7 @@ class Hosts:
                 _check(laptop.run("ip", "link", "set", f"to-{host.name}", "master", "bridge", "up"))
                 _check(host.run("ip", "addr", "add", f"{host.address}/24", "dev", "eth0"))
                 _check(host.run("ip", "link", "set", "eth0", "up"))
-            host.begin()
+            host.connect()
         deadline = time.monotonic() + SECONDS_TO_START
         for host in self.all.values():
             while host.run("nc", "-z", host.address, "22").returncode:

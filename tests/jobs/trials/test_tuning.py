@@ -170,9 +170,9 @@ def test_parts_of_gpus_and_a_signal(
 
     def stop(event: Event) -> None:
         if event.kind == "begun" and not placed:
-            wait_until(lambda: places() == [{"CPU": 0.5, "GPU": 0.5}] * 4)
-            wait_until(lambda: ray.available_resources().get("GPU", 0) == 0)
-            placed.append(len(places()))
+            wait_until(lambda: free() == {"CPU": 4 - 4 * 0.5, "GPU": 2 - 4 * 0.5})
+            wait_until(lambda: len(trial_processes(ray_cluster.nodes[0].pid)) >= 4)
+            placed.append(len(trial_processes(ray_cluster.nodes[0].pid)))
         if event.kind == "epoch":
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -195,10 +195,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def places() -> list[dict[str, float]]:
-    """What Ray keeps for the trials."""
-    table = ray.util.placement_group_table()
-    return [one["bundles"][0] for one in table.values() if one["state"] == "CREATED"]
+def free() -> dict[str, float]:
+    """What Ray has not given to trials."""
+    return {name: ray.available_resources().get(name, 0.0) for name in ("CPU", "GPU")}
 
 
 def test_a_place_that_is_not_there(make: Callable[..., Sweep], ray_cluster: RayCluster) -> None:
@@ -244,7 +243,7 @@ def test_a_killed_driver(
         [sys.executable, "-W", "error", "-c", DRIVER, sweep.pairs.path, sweep.directory.path],
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith("RAY_")},
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": os.pathsep.join(map(str, Path(__file__).parents[:2])),
             "TMPDIR": str(folder),
         },
         stdout=subprocess.PIPE,
