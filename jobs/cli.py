@@ -16,7 +16,7 @@ COMMANDS = {
     "sweep": ("jobs.sweep", "Find better settings: many trials, on Ray."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),
     "models": ("jobs.models", "The models that come with n2n."),
-    "report": ("jobs.report", "One HTML page of a run, and its figures."),
+    "report": ("jobs.report", "One HTML page of a run, a sweep or a denoised folder."),
     "cluster": ("jobs.cluster", "Check the file of a Ray cluster before it is started."),
     "submit": ("jobs.submit", "Run any of these on a Ray cluster."),
     "jobs": ("jobs.jobs", "List, follow and stop what runs on a cluster."),

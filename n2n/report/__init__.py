@@ -89,6 +89,8 @@ def report(
     module, _ = KINDS[kind_of(path)]
     folder = path / "report" if out is None else out
     options = replace(options or Options(), folder=folder)
+    if not page:
+        options = replace(options, peers=False)  # of no figure
     made: Report = import_module(module).make(path, options)
     for figure in made.figures:
         figure.write(folder / "figures")

@@ -20,7 +20,7 @@ from n2n.config import TrainConfig
 from n2n.data import PairSet
 from n2n.evaluation import evaluate
 from n2n.report import Options, kind_of, report
-from n2n.report.run import learning
+from n2n.report.run import learning, make
 from n2n.report.run.comparison import interval
 from n2n.report.run.examination import LAGS, Spread, examine
 from n2n.report.run.reading import read_run, rows_of
@@ -74,6 +74,11 @@ class Reader(HTMLParser):
 
 def read(page: Path) -> Reader:
     return Reader(page.read_text(encoding="utf-8"))
+
+
+def page_of(run: Path, **options) -> Reader:
+    """The page alone, without any file."""
+    return Reader(make(run, Options(**{"peers": False, **options})).page.render())
 
 
 def train(pairs: PairSet, run: Path, *, epochs: int = 3, **settings) -> Path:
@@ -284,7 +289,7 @@ def absent(page: Reader) -> str:
 
 
 def test_a_run_of_one_epoch(pairs: PairSet, tmp_path: Path) -> None:
-    page = read(report(train(pairs, tmp_path / "one", epochs=1)))
+    page = read(report(train(pairs, tmp_path / "one", epochs=1), options=Options(peers=False)))
     assert "one epoch was finished" in absent(page)
     assert len(page.figures()) == 3  # histogram and two maps: no curves of one point
     assert not (tmp_path / "one/report/figures/figure-2-psnr.png").exists()
@@ -296,7 +301,7 @@ def test_an_interrupted_run(pairs: PairSet, tmp_path: Path) -> None:
     trainer.on_epoch = lambda line: setattr(trainer, "stop", line["epoch"] == 2)
     with pytest.raises(Exception, match="stopped"):
         trainer.train()
-    text = absent(read(report(tmp_path / "run")))
+    text = absent(page_of(tmp_path / "run"))
     assert "2 of 5 epochs" in text
     assert "its last part ended as stopped" in text
 
@@ -307,21 +312,21 @@ def test_a_run_stopped_before_its_first_epoch(pairs: PairSet, tmp_path: Path) ->
     trainer.stop = True
     with pytest.raises(Exception, match="stopped"):
         trainer.train()
-    page = read(report(tmp_path / "run"))
+    page = page_of(tmp_path / "run")
     assert "no epoch was finished" in absent(page)
     assert "0 of 5 epochs" in page.text
 
 
 def test_a_run_of_settings_alone(run: Path, tmp_path: Path) -> None:
     shutil.copy(run / "config.yaml", tmp_path)
-    text = absent(read(report(tmp_path)))
+    text = absent(page_of(tmp_path))
     assert "expected a model file, found nothing there" in text
     assert "no provenance.jsonl" in text
 
 
 def test_a_run_without_clean_images(write, tmp_path: Path) -> None:
     pairs = write(tmp_path / "set", clean=False, val=12)
-    page = read(report(train(pairs, tmp_path / "run", epochs=2)))
+    page = page_of(train(pairs, tmp_path / "run", epochs=2))
     assert "The estimate from noisy pairs stands in" in absent(page)
     assert "PSNR, pooled, estimated [dB]" in page.text
     assert "validation, against the clean images" not in page.text
@@ -329,13 +334,13 @@ def test_a_run_without_clean_images(write, tmp_path: Path) -> None:
 
 def test_a_run_with_clean_targets(write, tmp_path: Path) -> None:
     pairs = write(tmp_path / "set", clean=False, val=12, target="clean")
-    page = read(report(train(pairs, tmp_path / "run", epochs=2, swap=False)))
+    page = page_of(train(pairs, tmp_path / "run", epochs=2, swap=False))
     assert "gain over the input" in absent(page)
 
 
 def test_a_grey_run_without_validation(write, tmp_path: Path) -> None:
     pairs = write(tmp_path / "set", rows=40, val=0, shape=(1, 8, 12), clean=False)
-    page = read(report(train(pairs, tmp_path / "run", epochs=2)))
+    page = page_of(train(pairs, tmp_path / "run", epochs=2))
     assert "no validation pairs" in absent(page)
     assert "8 × 12 pixels, grey" in page.text
     assert "Seen in training" in page.text
@@ -351,7 +356,7 @@ def test_a_set_that_is_gone_and_one_that_was_moved(
     assert not (copy / "report/figures/residuals.png").exists()  # of the set that is gone
     assert "/gone/for/ever: expected the folder of a pair set; there is nothing" in absent(page)
     assert len(page.figures()) == 4  # curves alone
-    moved = read(report(copy, options=Options(pairs=pairs.path, peers=False)))
+    moved = page_of(copy, pairs=pairs.path)
     assert "this network" in moved.text
     other = write(tmp_path / "other", seed=1)
     found = CliRunner().invoke(main, [str(copy), "--set", str(other.path)])
@@ -372,7 +377,7 @@ def test_a_run_whose_pairs_were_drawn_from_photographs(run: Path, tmp_path: Path
     }
     text = "".join(f"{json.dumps(line)}\n" for line in lines)
     (copy / "provenance.jsonl").write_text(text)
-    page = read(report(copy, options=Options(peers=False)))
+    page = page_of(copy)
     assert "on 60 pairs an epoch, drawn from photographs, of 8 × 8" in page.text
     assert "/the/photos" in page.text
     assert "Not checked:" in page.text
@@ -382,13 +387,13 @@ def test_a_run_that_ended_early(run: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     config = (copy / "config.yaml").read_text().replace("epochs: 3", "epochs: 9")
     (copy / "config.yaml").write_text(config)
-    assert "3 of 9 epochs" in (text := read(report(copy, options=Options(peers=False))).text)
+    assert "3 of 9 epochs" in (text := page_of(copy).text)
     assert "It ended early" in text
 
 
 def test_without_scikit_image(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("n2n.classical.find_spec", lambda name: None)
-    page = read(report(run, tmp_path / "out"))
+    page = page_of(run, peers=True)
     assert "pip install 'n2n[peers]'" in absent(page)
     assert "noisy input" in page.text
 
@@ -418,7 +423,7 @@ def test_names_are_shown_not_run(run: Path, pairs: PairSet, tmp_path: Path) -> N
     exif[0x010E] = "</script><script>alert(2)</script>"
     photo.save(photos / "<script>alert(3)<.jpg", exif=exif)
     (photos / '"><script>alert(4).png').write_bytes(b"none")
-    page = read(report(copy, options=Options(photos=photos)))
+    page = page_of(copy, photos=photos)
     assert name in page.text
     assert str(evil) in page.text
     assert "<script>alert(3)<.jpg" in page.text
@@ -449,7 +454,7 @@ def test_photographs_before_and_after(run: Path, tmp_path: Path) -> None:
     photos.mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (20, 30, 3), np.uint8)
     PIL.Image.fromarray(pixels).save(photos / "a.png")
-    page = read(report(run, tmp_path / "out", options=Options(photos=photos, peers=False)))
+    page = page_of(run, photos=photos)
     (slider,) = page.named("input")
     assert slider["type"] == "range"
     assert "place of the line, noisy left of it, denoised right of it" in (
@@ -487,7 +492,7 @@ def test_a_folder_of_photographs_that_is_not_there(run: Path) -> None:
 def test_a_resumed_run_is_joined(run: Path, pairs: PairSet, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")
     train(pairs, copy, epochs=5)
-    page = read(report(copy, options=Options(peers=False)))
+    page = page_of(copy)
     psnr = page.figures()[0]
     assert psnr["data"][0]["x"] == [1, 2, 3, 4, 5]
     assert [shape["x0"] for shape in psnr["layout"]["shapes"]] == [3.5]

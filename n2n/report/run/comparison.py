@@ -1,6 +1,7 @@
 """The network beside its input and classical denoisers, on the same images by one protocol."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -99,7 +100,7 @@ def _own(run: Run) -> Iterator[Block]:
     rows = [(text, scores[name]) for name, text in names.items() if scores.get(name) is not None]
     if rows:
         caption = f"Recorded by the run at epoch {run.best_epoch}, over all validation pairs"
-        yield Table(caption, ["", Column("value", "{:.4f}")], [_whole(row) for row in rows])
+        yield Table(caption, ["score", Column("value", "{:.4f}")], [_whole(row) for row in rows])
 
 
 def _whole(row: tuple[str, float]) -> tuple[str, Cell]:
@@ -134,7 +135,9 @@ def _classical(peer: Classical) -> Method:
     def run(pixels: Pixels) -> Tensor:
         results = []
         for image in pixels.transpose(0, 2, 3, 1).astype(np.float32) / 255:
-            sigma = float(estimate_sigma(image, channel_axis=-1, average_sigmas=True))
+            with warnings.catch_warnings():  # of images so small that they look like channels
+                warnings.simplefilter("ignore", UserWarning)
+                sigma = float(estimate_sigma(image, channel_axis=-1, average_sigmas=True))
             results.append(peer(image, sigma) if sigma > 0 else image)
         stacked = np.stack(results).transpose(0, 3, 1, 2)
         return torch.from_numpy(np.ascontiguousarray(stacked)).clamp(0, 1)
@@ -143,23 +146,19 @@ def _classical(peer: Classical) -> Method:
 
 
 def _try(name: str, method: Method | None, columns: dict[str, Pixels], split: Split) -> Trial:
-    """None: the images as they are."""
+    """What a method does to the images; None: they stay as they are."""
     x, y = columns["input"], columns["target"]
     reference = reference_of(split)
-    seconds = None
-    if method is None:
-        method = to_float
-    else:
-        method(x[:1])  # what is loaded at first is not counted
-        before = time.perf_counter()
-    denoised = method(x)
-    if method is not to_float:
-        seconds = time.perf_counter() - before
+    run = method or to_float
+    run(x[:1])  # what is loaded at first is not counted
+    before = time.perf_counter()
+    denoised = run(x)
+    seconds = time.perf_counter() - before if method is not None else None
     if reference:
         clean = to_float(columns[reference])
         return Trial(name, seconds, mse(denoised, clean).numpy(), ssim(denoised, clean).numpy())
     there, back = to_float(x), to_float(y)
-    errors = (mse(denoised, back) + mse(method(y), there) - mse(there, back)) / 2
+    errors = (mse(denoised, back) + mse(run(y), there) - mse(there, back)) / 2
     return Trial(name, seconds, errors.numpy(), None)
 
 

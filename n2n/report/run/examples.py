@@ -71,9 +71,7 @@ class Examples:
         for row, places in enumerate(axes):
             for (name, pixels), place in zip(columns, places, strict=True):
                 place.imshow(viewable(crop(pixels[row])), cmap="gray", vmin=0, vmax=255)
-                place.set_xticks([])
-                place.set_yticks([])
-                place.grid(visible=False)
+                place.axis("off")
                 note = self._note(pixels, row)
                 place.set_title(f"{name}\n{note}" if row == 0 else note, fontsize=6.5)
         return figure

@@ -55,15 +55,9 @@ class Plot:
         if len(self.epochs) < 2:
             return table
         traces = [
-            line(
-                item.name,
-                self.epochs,
-                item.values,
-                COLOURS[item.ink],
-                form=self.form,
-                line={"dash": "dot"} if item.is_dashed else {},
-            )
+            line(item.name, self.epochs, item.values, COLOURS[item.ink], form=self.form, **dashes)
             for item in self.series
+            for dashes in [{"mode": "lines", "line": {"dash": "dot"}} if item.is_dashed else {}]
         ]
         y = axis(self.unit, type="log", tickformat="~g") if self.is_logarithmic else axis(self.unit)
         x = axis("epoch", tickformat="d", **({"dtick": 1} if len(self.epochs) <= 12 else {}))
@@ -76,7 +70,7 @@ class Plot:
         axes = figure.add_subplot()
         for item in self.series:
             style = ":" if item.is_dashed else "-"
-            marker = "o" if len(self.epochs) <= 12 else ""
+            marker = "o" if len(self.epochs) <= 12 and not item.is_dashed else ""
             values = [float("nan") if value is None else value for value in finite(item.values)]
             axes.plot(
                 self.epochs,
@@ -177,7 +171,7 @@ def _psnr(run: Run) -> list[Series]:
         (
             "validation, pooled, against the clean images",
             lambda item: _val(item, "psnr_pooled"),
-            1,
+            0,
             True,
         ),
         ("noisy input, against the clean images", lambda item: _val(item, "input_psnr"), 5, True),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from n2n.config import PRESETS
-from n2n.report.blocks import Absent, Cell, Column, Command, Facts, Table
+from n2n.report.blocks import Absent, Cell, Column, Columns, Command, Table
 from n2n.report.page import Block, Section
 from n2n.report.run.reading import Part, Run
 from n2n.sweep.winner import options_of
@@ -18,10 +18,11 @@ GIB = 1 << 30
 
 def section(run: Run) -> Section:
     """Everything that the result rests on."""
-    blocks: list[Block] = [*_command(run), _settings(run)]
+    blocks: list[Block] = [*_command(run)]
     if run.parts:
-        blocks += [_parts(run.parts), *_ground(run.parts)]
+        blocks += [Columns([_settings(run), _ground(run.parts)]), _parts(run.parts)]
     else:
+        blocks.append(_settings(run))
         blocks.append(Absent("No provenance:", "the run has no provenance.jsonl."))
     lead = "Every setting, the data by its digest, the code, the machine, and how to do it again."
     return Section("making", "How it was made", blocks, lead)
@@ -43,7 +44,9 @@ def _settings(run: Run) -> Table:
 
 
 def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    if isinstance(value, str):
+        return value or "—"
+    return json.dumps(value, default=str)
 
 
 def _parts(parts: Sequence[Part]) -> Table:
@@ -75,7 +78,7 @@ def _parts(parts: Sequence[Part]) -> Table:
     return Table("Parts: it begins anew whenever it is resumed", columns, rows)
 
 
-def _ground(parts: Sequence[Part]) -> Sequence[Block]:
+def _ground(parts: Sequence[Part]) -> Table:
     """Data, code and machine of the last part."""
     begin = parts[-1].begin
     found: Mapping[str, Any] = begin.get("set") or {}
@@ -98,7 +101,7 @@ def _ground(parts: Sequence[Part]) -> Sequence[Block]:
         ),
         *_machine(hardware),
     ]
-    return [Facts(facts)]
+    return Table("What it rests on, of the last part", ["fact", "value"], facts)
 
 
 def _stream(stream: Mapping[str, Any] | None) -> list[tuple[str, Cell]]:

@@ -188,9 +188,19 @@ def _read_metrics(path: Path) -> Iterator[Mapping[str, Any]]:
             line = json.loads(content)
         except ValueError:
             return
-        if not isinstance(line, dict) or line.get("epoch") != number:
+        if not isinstance(line, dict) or line.get("epoch") != number or not _is_sound(line):
             return
         yield line
+
+
+def _is_sound(line: Mapping[str, Any]) -> bool:
+    """Whether numbers stand where numbers belong."""
+    scores = line.get("val") or {}
+    return isinstance(scores, dict) and all(
+        value is None or isinstance(value, int | float)
+        for name, value in (*line.items(), *scores.items())
+        if name != "val"
+    )
 
 
 def _read_parts(path: Path) -> list[Part]:

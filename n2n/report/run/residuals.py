@@ -64,7 +64,7 @@ def _numbers(examined: Examination) -> Table:
         numbers = (255 * spread.sigma, 255 * spread.mean, beside, below, spread.follows_image)
         rows.append((name, *(float(number) for number in numbers)))
     columns: list[Column | str] = [
-        "",
+        "of",
         Column("σ, 8-bit levels", "{:.2f}"),
         Column("mean, 8-bit levels", "{:+.3f}"),
         Column("correlation, pixel beside", "{:+.3f}"),
