@@ -11,6 +11,7 @@ COMMANDS = {
     "demo": ("jobs.demo", "Photographs to pairs to a trained denoiser, in two minutes."),
     "data": ("jobs.data", "Make, import and check sets of noisy pairs."),
     "train": ("jobs.train", "Train a denoiser on a pair set, or resume."),
+    "adapt": ("jobs.adapt", "Fit a model to noisy images of your own, in minutes."),
     "evaluate": ("jobs.evaluate", "Score models on a pair set."),
     "sweep": ("jobs.sweep", "Find better settings: many trials, on Ray."),
     "denoise": ("jobs.denoise", "Denoise a file or a folder."),

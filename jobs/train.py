@@ -26,7 +26,7 @@ from jobs.display.progress import Progress
 from jobs.together.team import Team, Training
 
 if TYPE_CHECKING:
-    from n2n.data import TrainingSet
+    from n2n.data import SingleSet, TrainingSet
     from n2n.trainer import TrainConfig
 
 __all__ = ["main"]
@@ -59,6 +59,9 @@ def parse_setting(text: str) -> tuple[str, int]:
     help="Photographs to draw training pairs from, anew in every epoch.",
 )
 @click.option("--images", type=int, help="Pairs an epoch of --stream-from.  [default: as in SET]")
+@click.option("--single", is_flag=True, help="SET is a folder of noisy images: train on these.")
+@click.option("--size", type=int, help="Pixels a side of what --single trains on.  [default: 32]")
+@click.option("--grey", is_flag=True, help="With --single: take the images as grey.")
 @click.option(
     "--clip-noise/--no-clip-noise",
     default=False,
@@ -116,6 +119,9 @@ def main(
     folder: Path | None,
     images: int | None,
     clip_noise: bool,
+    single: bool,
+    size: int | None,
+    grey: bool,
     device: str,
     threads: int | None,
     workers: int,
@@ -145,7 +151,15 @@ def main(
     epoch from the photographs in FOLDER and below. Size, noise and validation are SET's, and what
     that was made of is left out. Photographs stay decoded as far as --memory goes.
 
-    --from MODEL: train on a model file, from its architecture and weights. The run keeps a copy.
+    --single: SET is a folder of noisy images, of which there is one of each scene. Pairs are two
+    sub-samples of one crop, of neighbouring pixels (Neighbor2Neighbor, Huang et al. 2021), --images
+    of them an epoch (10,000). The best model is chosen by the squared error between such
+    sub-samples of a tenth of the images, held out: it falls with the true error, but holds the
+    noise, too. For noise that is independent from pixel to pixel, which that of a JPEG, of a shrunk
+    or demosaiced picture is not: there the model learns to keep it.
+
+    --from MODEL: train on a model file, a run or a shipped model, from its architecture and
+    weights. The run keeps a copy.
 
     --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
     all reach SET and RUN under the same paths. They share every batch and give the same model as
@@ -176,7 +190,14 @@ def main(
         start = locate(source) if source is not None else None
         if start is not None:
             explicit = Start.read(start).settings(explicit)
-        found = open_set(pairs, folder, images, clip_noise)
+        if single:
+            if folder is not None or clip_noise or team.on_ray:
+                raise click.UsageError("--single trains in one process, without --stream-from")
+            found: TrainingSet = open_single(pairs, size=size, rows=images, grey=grey)
+        elif size is not None or grey:
+            raise click.UsageError("--size and --grey are --single's; pass it, or leave them out")
+        else:
+            found = open_set(pairs, folder, images, clip_noise)
         held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
         explicit.setdefault("memory_limit", held)
         config, left_out = configure(found, preset, **explicit)
@@ -210,6 +231,17 @@ def open_set(pairs: Path, folder: Path | None, images: int | None, clipped: bool
         streamed, line = stream_from(found, folder, rows=images, clipped=clipped, progress=progress)
     click.echo(line, err=True)
     return streamed
+
+
+def open_single(folder: Path, *, grey: bool, **given: int | None) -> "SingleSet":
+    """Crops of the noisy images in a folder; given: size and rows, where they are."""
+    from n2n.data import single_images
+
+    wanted = {name: value for name, value in given.items() if value is not None}
+    with Progress() as progress:
+        found, line = single_images(folder, grey=grey, progress=progress, **wanted)
+    click.echo(line, err=True)
+    return found
 
 
 def train_with_progress(

@@ -8,7 +8,7 @@ import torch
 
 from n2n import models
 from n2n.checkpoint import Learner
-from n2n.data import StreamedSet, TrainingSet
+from n2n.data import SingleSet, StreamedSet, TrainingSet
 from n2n.device import PRECISIONS
 from n2n.errors import InvalidValue, ShapeError
 from n2n.models import Network
@@ -204,6 +204,10 @@ class TrainConfig:
         for name, reason in unusable(pairs).items():
             if getattr(self, name):
                 raise InvalidValue(f"{name} {reason}; switch {name} off")
+        if isinstance(pairs, SingleSet) and self.loss != "mse":
+            raise InvalidValue(
+                f"loss must be mse for single noisy images (n2n.neighbours), got {self.loss}"
+            )
         multiple = models.size_multiple(self.model, **self.model_config)
         if height % multiple or width % multiple:
             raise ShapeError(

@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from n2n.data import StreamedSet, TrainingSet, default_workers
+from n2n.data import SingleSet, StreamedSet, TrainingSet, default_workers
 from n2n.device import cpu_name
 from n2n.errors import Diverged, Interrupted
 from n2n.memory import limit
@@ -128,8 +128,10 @@ def describe_set(pairs: TrainingSet) -> dict[str, Any]:
     """
     halves = (pairs.train, pairs.val)
     rows = {half.name: half.rows for half in halves if half is not None}
-    found = {"path": str(pairs.path), "digest": pairs.digest, "rows": rows}
-    return {**found, "stream": pairs.describe()} if isinstance(pairs, StreamedSet) else found
+    found: dict[str, Any] = {"path": str(pairs.path), "digest": pairs.digest, "rows": rows}
+    if isinstance(pairs, StreamedSet | SingleSet):
+        found["stream"] = pairs.describe()
+    return found
 
 
 @contextmanager

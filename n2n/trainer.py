@@ -17,13 +17,14 @@ from torch import Tensor
 
 from n2n.checkpoint import save_model, weights_of
 from n2n.config import TrainConfig
-from n2n.data import StreamedSet, TrainingSet
+from n2n.data import SingleSet, StreamedSet, TrainingSet
 from n2n.data.augmentation import Augmentation
 from n2n.data.batches import WHOLE, Pair
 from n2n.descent import Descent
 from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted
 from n2n.evaluation import Scores, evaluate
+from n2n.neighbours import GAMMA, neighbour_pair
 from n2n.pipeline import feed
 from n2n.position import Position, share_state
 from n2n.provenance import describe_set, recorded, versions
@@ -34,7 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TrainConfig", "Trainer"]
 
-AUGMENTATION = 2  # what a random stream is for; 0 and 1 are the order's (n2n.data.batches)
+# What a random stream is for; others are n2n.data's.
+AUGMENTATION, CELLS = 2, 6
 
 
 class Trainer:
@@ -167,7 +169,7 @@ class Trainer:
         started = saved = time.monotonic()
         compute, begin = 0.0, self.position
         reduced = self._reduce_seconds
-        threaded = self.asynchronous or isinstance(self.pairs, StreamedSet)
+        threaded = self.asynchronous or isinstance(self.pairs, StreamedSet | SingleSet)
         batches = feed(self._batches(), self.config.device, threaded=threaded)
         with closing(batches):
             for x, y in batches:
@@ -207,6 +209,10 @@ class Trainer:
         """The step of the batch at which the position stands."""
         batch = self.position.batch
         done = self.position.epoch + batch / self.steps_per_epoch
+        if isinstance(self.pairs, SingleSet):
+            rng = np.random.default_rng((self.config.seed, self.position.epoch, CELLS, batch))
+            gamma = GAMMA if self.config.start else GAMMA * done / self.config.epochs
+            x, y = neighbour_pair(self.network, x, rng, gamma=gamma)
         self.descent.step(
             *(x, y),
             images=images,

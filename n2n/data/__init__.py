@@ -8,6 +8,7 @@ from n2n.data.make import Made, Recipe
 from n2n.data.noise import Gaussian, Impulse, NoiseModel, Poisson, Subsample, Text, parse_noise
 from n2n.data.pairs import PairSet
 from n2n.data.parallel import default_workers
+from n2n.data.single import SingleSet, single_images
 from n2n.data.split import Split
 from n2n.data.streamed import StreamedSet, TrainingSet, stream_from
 
@@ -21,6 +22,7 @@ __all__ = [
     "PairSet",
     "Poisson",
     "Recipe",
+    "SingleSet",
     "Split",
     "SplitFigures",
     "StreamedSet",
@@ -33,5 +35,6 @@ __all__ = [
     "import_set",
     "pair_set",
     "parse_noise",
+    "single_images",
     "stream_from",
 ]

@@ -41,7 +41,7 @@ KEY = b"n2n"
 COLUMNS = ("input", "target", "clean")
 OUTPUT = "output"
 SPLITS = ("train", "val")
-TARGETS = ("noisy", "clean")
+TARGETS = ("noisy", "clean", "neighbour")
 ROWS_PER_GROUP = 1000
 ROWS_PER_PART = 10_000
 
@@ -58,7 +58,7 @@ class Provenance:
     noise: str | None
     noise_parameters: Mapping[str, float]
     seed: int | None
-    target: str  # "noisy": another noisy view; "clean": the clean image
+    target: str  # "noisy": another noisy view; "clean": the clean image; "neighbour": a sub-sample
     sources: tuple[tuple[str, str], ...]
 
     def __post_init__(self) -> None:
