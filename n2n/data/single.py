@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.data import photographs
+from n2n.data.crops import random_crops
 from n2n.data.format import PartInfo, Provenance
 from n2n.data.make import inspect_all
-from n2n.data.noise import NoiseModel, random_crops
+from n2n.data.noise import NoiseModel
 from n2n.data.parallel import Progress
 from n2n.data.photographs import Photograph
 from n2n.data.split import Split
