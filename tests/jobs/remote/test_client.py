@@ -44,7 +44,9 @@ def submit(address: str, *options: str) -> Result:
 
 def refused(result: Result, *parts: str, code: int = 2) -> None:
     assert result.exit_code == code, result.output
-    [line] = [line for line in result.stderr.splitlines() if not line.startswith("run ")]
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("run ")]
+    assert len(lines) == 1, lines
+    line = lines[0]
     assert line.startswith("n2n: ")
     for part in parts:
         assert part in line
