@@ -203,14 +203,16 @@ def metrics_of(pairs: PairSet) -> tuple[str, ...]:
 def score(line: dict[str, Any], metric: str) -> float:
     """An epoch's score, of its line in metrics.jsonl: higher is better, always finite.
 
-    psnr: dB against the clean images, mean over the images; estimated-psnr: the clean PSNR in dB,
-    estimated from noisy pairs, pooled; loss: the mean squared error against the target, negated.
+    psnr: dB against the clean images, mean over the images, or pooled where an image came out
+    exactly, which has none; estimated-psnr: the clean PSNR in dB, estimated from noisy pairs,
+    pooled; loss: the mean squared error against the target, negated.
     """
     scores = line["val"]
     if metric == "loss":
         return -float(scores["loss"])
-    found = scores["psnr" if metric == "psnr" else "estimated_psnr"]
-    return FLAWLESS if found is None or not isfinite(found) else float(found)
+    names = ("psnr", "psnr_pooled") if metric == "psnr" else ("estimated_psnr",)
+    numbers = [float(scores[name]) for name in names if scores.get(name) is not None]
+    return next(filter(isfinite, numbers), FLAWLESS)
 
 
 def selection(line: dict[str, Any]) -> float:

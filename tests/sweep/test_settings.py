@@ -145,6 +145,14 @@ def test_a_score_is_always_finite() -> None:
         assert 500 < score(exact, metric) < float("inf")
 
 
+def test_one_image_that_comes_out_exactly_does_not_make_the_score() -> None:
+    """A network that gives white has no PSNR of a white crop, and so no mean."""
+    white = Scores(5, 0.2, mse=0.2, psnr=float("inf"), psnr_pooled=6.9)
+    fair = Scores(5, 0.01, mse=0.01, psnr=20.0, psnr_pooled=19.5)
+    assert score({"val": white.as_dict()}, "psnr") == 6.9
+    assert score({"val": fair.as_dict()}, "psnr") == 20
+
+
 def test_selection_is_that_of_the_trainer() -> None:
     every = [
         Scores(5, 0.1, mse=0.01, estimated_mse=0.02),
