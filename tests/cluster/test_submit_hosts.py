@@ -99,7 +99,7 @@ def test_paths_that_the_head_has_not_are_refused(laptop: Laptop, noisy: Path) ->
     (laptop.hosts.shared / "in").mkdir()
     for source, output, found, options in (
         (noisy, "/mnt/out", noisy, f"--upload {noisy}"),
-        ("/mnt/in", f"{ROOT}/out", f"{ROOT}/out", f"--download {ROOT}/out"),
+        ("/mnt/in", f"{noisy}/out", f"{noisy}/out", f"--download {noisy}/out"),
         (f"{noisy}/no", "/mnt/out", None, ""),
     ):
         done = laptop.submit("--", "denoise", str(source), str(output), "--model", model)
