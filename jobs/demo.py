@@ -52,8 +52,8 @@ def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
     """Make noisy pairs from photographs, train a denoiser on them, and try it.
 
     Three photographs are kept out of training; their noisy versions are denoised, and the PSNR of
-    both is printed. OUT holds the pair set, the run, the model and the pictures; the same command
-    again goes on where it was stopped.
+    both is printed. OUT holds the pair set, the run with its report, the model and the pictures;
+    the same command again goes on where it was stopped.
     """
     from n2n.device import keep_freed_memory, set_threads
     from n2n.errors import InvalidValue
@@ -68,8 +68,10 @@ def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
     shutil.copyfile(model, out / "model.safetensors")
     scores = denoise_all(model, held_out, out)
     gain = sum(score["output_psnr"] - score["input_psnr"] for score in scores) / len(scores)
+    page = str(report_on(out, threads))
     if as_json:
-        print_json({"model": str(out / "model.safetensors"), "gain": gain, "photographs": scores})
+        model_path = str(out / "model.safetensors")
+        print_json({"model": model_path, "report": page, "gain": gain, "photographs": scores})
         return 0
     for score in scores:
         click.echo(
@@ -77,6 +79,7 @@ def main(photos: Path, out: Path, threads: int | None, as_json: bool) -> int:
             f"{score['output_psnr']:.2f} dB denoised"
         )
     click.echo(f"mean gain {gain:+.2f} dB; pictures in {out}, model {out / 'model.safetensors'}")
+    click.echo(f"report: {page}")
     return 0
 
 
@@ -165,6 +168,13 @@ def denoise_all(model: Path, held_out: list[Path], out: Path) -> list[dict[str, 
         )
     save_pixels(out / "before-after.png", np.concatenate(strips))
     return scores
+
+
+def report_on(out: Path, threads: int) -> Path:
+    """The run's report, with the photographs kept out."""
+    from n2n.report import Options, report
+
+    return report(out / "run", options=Options(photos=out / "clean", peers=False, threads=threads))
 
 
 def centre(pixels: Pixels, side: int = 256) -> Pixels:

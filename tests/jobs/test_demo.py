@@ -53,6 +53,8 @@ def test_it_leaves_a_model_and_pictures(photos: Path, tmp_path: Path) -> None:
     with Image.open(out / "before-after.png") as strip:
         assert strip.size == (3 * 256, 3 * 256)
     assert (out / "model.safetensors").is_file()
+    page = Path(scores["report"]).read_text()
+    assert all(f"{number}.png" in page for number in ("p3", "p4", "p5"))
     assert sorted(p.name for p in (out / "photographs").iterdir()) == ["p0.png", "p1.png", "p2.png"]
 
 
