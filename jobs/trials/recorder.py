@@ -43,6 +43,8 @@ class Recorder:
     def heard(self, result: Mapping[str, Any]) -> None:
         """A result of `jobs.trials.trial.TrialRun`."""
         number = result["number"]
+        if "progress" in result:
+            self._on_event(Event("progress", number, progress=result["progress"]))
         if "line" in result and result["epoch"] > self._told.get(number, 0):
             self._told[number] = result["epoch"]
             self._on_event(Event("epoch", number, line=result["line"]))
