@@ -1,5 +1,6 @@
-"""Tiny pair sets drawn from seeded generators."""
+"""Tiny pair sets drawn from seeded generators, and the order that the test files run in."""
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,9 +12,13 @@ from n2n.data.format import Provenance
 from n2n.data.writer import write_arrays
 
 MakeSet = Callable[..., PairSet]
-
-
 LONG = ("ray", "cluster", "browser", "slow")
+
+
+def pytest_configure() -> None:
+    """Ctrl-C is tested, also where a shell began the tests in the background, deaf to it."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
