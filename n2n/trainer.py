@@ -283,7 +283,7 @@ class Trainer:
             lr=self._lr(self.steps_per_epoch - 1), validation_seconds=time.monotonic() - before
         )
         if self.peers is not None:
-            line |= {"reduce_seconds": round(done.reduce_seconds, 3), "workers": self.peers.size}
+            line |= {"reduce_seconds": round(done.reduce_seconds, 6), "workers": self.peers.size}
         if scores is not None:
             line["val"] = scores.as_dict()
         if self.leads:

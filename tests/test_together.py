@@ -96,7 +96,8 @@ def test_any_number_of_processes_gives_the_same_weights(
         metrics = found[0]["metrics"]
         assert curve(metrics) == pytest.approx(curve(whole["metrics"]), rel=1e-9)
         assert [line["workers"] for line in metrics] == [size, size]
-        assert all(0 <= line["reduce_seconds"] <= line["compute_seconds"] for line in metrics)
+        for line in metrics:  # the latter to a thousandth
+            assert 0 <= line["reduce_seconds"] <= line["compute_seconds"] + 0.001
         assert sorted(path.name for path in runs.iterdir()) == ["run"]
 
 
