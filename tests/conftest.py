@@ -1,7 +1,7 @@
 """Tiny pair sets drawn from seeded generators, and the order that the test files run in."""
 
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that wait long come first, so that none is left for one worker alone at the end."""
     long = {item.path for item in items if any(map(item.get_closest_marker, LONG))}
     items.sort(key=lambda item: item.path not in long)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For sums that are the same to the bit, and small networks that gain nothing from more."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import math
 import pickle
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,7 @@ from n2n.data import Split
 from n2n.errors import ShapeError
 from n2n.evaluation import Scores, evaluate, require_fit, tally_groups, to_float
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def network(**config: int) -> models.Network:

@@ -2,7 +2,6 @@
 
 import gc
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,7 @@ from n2n import Model
 from n2n.checkpoint import load_model
 from n2n.errors import Diverged, InvalidType, InvalidValue, ModelFileError, ShapeError
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def noisy_pairs(count: int = 60, size: int = 8) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """Architectures against torch.nn twins with the same weights."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,12 +17,7 @@ NAMES = ["n2n", "seed", "unet"]
 EVERY = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Residual(torch.nn.Module):

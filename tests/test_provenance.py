@@ -26,12 +26,7 @@ from n2n.trainer import Trainer
 CONFIG = TrainConfig.of("published", model_config={"width": 2}, epochs=2, batch_size=45)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import math
 import pickle
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 
@@ -27,13 +26,7 @@ from n2n.scoring import (
     look_at,
 )
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
