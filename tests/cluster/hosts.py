@@ -33,10 +33,11 @@ CPUS = 2  # of each host, in Ray's books
 SECONDS_TO_START = 60
 SECONDS_FOR_RAY = 240  # to start, on a busy machine; its default is 30
 
-# Of a host, as its first process, with its folder, its name and what must stay visible.
+# Of a host, as its first process, with its folder, its name, a folder that it has not (or "") and
+# what must stay visible.
 SETUP = r"""
 set -euo pipefail
-folder=$1 name=$2; shift 2
+folder=$1 name=$2 without=$3; shift 3
 
 private() {  # private PLACE FOLDER: PLACE shows FOLDER, and in it still what must stay visible
     local place=$1 new=$2 keep; shift 2
@@ -60,6 +61,7 @@ layer() {  # layer PLACE: what is written there stays on this host
 
 hostname "$name"
 layer "$1"
+[ -z "$without" ] || private "$without" "$folder/without" "$@"
 mount --bind "$folder/../shared" /mnt
 mount --bind "$folder/../hosts" /etc/hosts
 mount -t tmpfs shm /dev/shm
@@ -115,13 +117,15 @@ class Host:
     def __init__(self, folder: Path, name: str, address: str) -> None:
         self.name, self.address, self.folder = name, address, folder
         folder.mkdir()
-        keep = [sys.prefix, sys.base_prefix, str(folder.parent)]
-        if name == LAPTOP:  # the others have the code only if it is sent to them
+        keep, without = [sys.prefix, sys.base_prefix, str(folder.parent)], ""
+        if name == LAPTOP:
             keep.append(str(ROOT))
+        else:  # the code is there only if it is sent
+            without = str(ROOT)
         apart = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--pid", "--mount", "--uts"]
         apart += ["--ipc", "--fork", "--kill-child", "--mount-proc"]
         self._outer = subprocess.Popen(
-            [*apart, "bash", "-c", SETUP, "host", str(folder), name, *keep],
+            [*apart, "bash", "-c", SETUP, "host", str(folder), name, without, *keep],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
