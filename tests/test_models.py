@@ -54,13 +54,28 @@ class Patches(torch.nn.Module):
 
 
 def torch_n2n(
-    channels: int = 3, width: int = 64, hidden: int = 128, blocks: int = 8
+    channels: int = 3, width: int = 64, hidden: int = 128, blocks: int = 8, levels: int = 1
 ) -> torch.nn.Module:
     nn = torch.nn
-    modules: list[tuple[str, torch.nn.Module]] = [
+
+    def level(left: int, width: int, hidden: int) -> list[tuple[str, torch.nn.Module]]:
+        modules: list[tuple[str, torch.nn.Module]] = [
+            (f"block{i}", Patches(width, hidden, i % 2)) for i in range(blocks)
+        ]
+        if left > 1:
+            lower = [
+                ("down", nn.Conv2d(width, 2 * width, 2, 2)),
+                *level(left - 1, 2 * width, 2 * hidden),
+                ("up", nn.ConvTranspose2d(2 * width, width, 2, 2)),
+            ]
+            between = Residual(nn.Sequential(OrderedDict(lower)))
+            modules.insert(blocks // 2, ("lower", between))
+        return modules
+
+    modules = [
         ("enter", nn.Conv2d(channels, width, 3, 2, 1)),
         ("activation", nn.ReLU()),
-        *((f"block{i}", Patches(width, hidden, i % 2)) for i in range(blocks)),
+        *level(levels, width, hidden),
         ("leave", nn.ConvTranspose2d(width, channels, 3, 2, 1, 1)),
     ]
     residual = Residual(nn.Sequential(OrderedDict(modules)))
@@ -129,9 +144,14 @@ def test_seed_of_any_channels_agrees_with_its_twin(channels: int, dtype: torch.d
 
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
-@pytest.mark.parametrize("sides", [(16, 12), (8, 32)])
-def test_n2n_agrees_with_its_twin(sides: tuple[int, int], dtype: torch.dtype, layout: str) -> None:
-    config = {"channels": 2, "width": 5, "hidden": 6, "blocks": 3}
+@pytest.mark.parametrize(
+    ("sides", "blocks", "levels"),
+    [((16, 12), 3, 1), ((8, 32), 3, 1), ((16, 24), 3, 2), ((16, 32), 1, 3)],
+)
+def test_n2n_agrees_with_its_twin(
+    sides: tuple[int, int], blocks: int, levels: int, dtype: torch.dtype, layout: str
+) -> None:
+    config = {"channels": 2, "width": 5, "hidden": 6, "blocks": blocks, "levels": levels}
     net = models.create("n2n", **config, generator=seeded(1)).to(dtype=dtype)
     x = random_tensor((3, 2, *sides), 2, dtype=dtype, layout=layout)
     check_layer(net, torch_n2n(**config), x)
@@ -218,14 +238,21 @@ def test_multiples_and_defaults() -> None:
     for depth in (1, 2, 3):
         assert models.create("unet", width=2, depth=depth).multiple == 2**depth
     assert set(models.create("unet").config) == {"channels", "width", "depth"}
-    assert models.create("n2n").multiple == 4
-    expected = {"channels": 3, "width": 64, "hidden": 128, "blocks": 8}
+    for levels in (1, 2, 3):
+        assert models.create("n2n", width=2, levels=levels).multiple == 2 ** (levels + 1)
+    expected = {"channels": 3, "width": 64, "hidden": 128, "blocks": 8, "levels": 1}
     assert models.create("n2n").config == expected
 
 
 def test_input_span_covers_what_an_output_depends_on() -> None:
     small = {"width": 2, "hidden": 2, "blocks": 3}
-    configs = [("seed", {"width": 3}), ("unet", {"width": 2, "depth": 2}), ("n2n", small)]
+    lower = {**small, "blocks": 1, "levels": 2}
+    configs = [
+        ("seed", {"width": 3}),
+        ("unet", {"width": 2, "depth": 2}),
+        ("n2n", small),
+        ("n2n", lower),
+    ]
     for name, config in configs:
         net = models.create(name, **config, generator=seeded(1)).to(dtype=torch.float64)
         x = random_tensor((1, 3, 48, 40), 1)
@@ -284,7 +311,7 @@ def test_refuses_an_unknown_name() -> None:
     [
         ("seed", {"depth": 2}, ["depth", "channels", "width"]),
         ("seed", {"widht": 2}, ["widht", "channels", "width"]),
-        ("n2n", {"depth": 2}, ["depth", "channels", "width", "hidden", "blocks"]),
+        ("n2n", {"depth": 2}, ["depth", "channels", "width", "hidden", "blocks", "levels"]),
         ("n2n", {"blocks": 0}, ["blocks", "0"]),
         ("unet", {"layers": 2}, ["layers", "channels", "width", "depth"]),
         ("seed", {"channels": 0}, ["channels", "0"]),

@@ -37,6 +37,7 @@ def lopsided() -> Network:
 SMALL = {"n2n": {"width": 8, "hidden": 12, "blocks": 5}, "seed": {"width": 8}, "unet": {"width": 4}}
 NETWORKS = {name: make(name, **SMALL.get(name, {})) for name in models.architectures()}
 NETWORKS |= {"deep unet": make("unet", width=2, depth=3, channels=1), "lopsided": lopsided()}
+NETWORKS["low n2n"] = make("n2n", width=4, hidden=6, blocks=2, levels=2)
 BOTH = pytest.mark.parametrize("tta", [False, True])
 SIZES = st.one_of(st.integers(1, 90), st.sampled_from([1, 2, 3, 8, 16, 33, 48, 64, 96]))
 
@@ -76,6 +77,7 @@ def turn(x: Tensor, number: int, *, back: bool = False) -> Tensor:
 @example("unet", 64, 64, 16)
 @example("n2n", 64, 96, 32)
 @example("deep unet", 97, 110, 24)
+@example("low n2n", 97, 110, 24)
 @example("lopsided", 33, 27, 8)
 def test_tiles_equal_the_whole_image(name: str, height: int, width: int, tile: int) -> None:
     network = NETWORKS[name]
