@@ -47,11 +47,17 @@ def recipe_options(function: Any) -> Any:
     help="subsample, gaussian:SIGMA, gaussian:LOW-HIGH (8-bit units), poisson:PEAK, impulse:P or "
     "text:P.",
 )
+@click.option(
+    "--clean-targets",
+    is_flag=True,
+    help="Training pairs of a noisy view and the clean image: see what clean images would give.",
+)
 @recipe_options
 def build(
     source: Path,
     out: Path,
     noise: str,
+    clean_targets: bool,
     workers: int | None,
     overwrite: bool,
     as_json: bool,
@@ -68,6 +74,7 @@ def build(
         workers=default_workers() if workers is None else workers,
         overwrite=overwrite,
         progress=Progress(),
+        clean_targets=clean_targets,
     )
     return report(made, as_json, what="photographs")
 

@@ -23,8 +23,12 @@ def build_set(
     workers: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    clean_targets: bool = False,
 ) -> Made:
     """Make a pair set at `out` from the photographs in `source` and below.
+
+    clean_targets: training pairs are a noisy view and the clean image, else two noisy views; to
+    see what clean images would give. The noisy views and the validation pairs are the same.
 
     Files that cannot be used are skipped and listed in the result. The set is the same to the
     byte for the same photographs, noise, recipe and versions of Pillow, numpy and pyarrow,
@@ -52,6 +56,7 @@ def build_set(
         workers=workers,
         overwrite=overwrite,
         progress=progress,
+        clean_targets=clean_targets,
     )
     return replace(made, skipped=tuple(skipped), ignored=found.ignored)
 

@@ -46,6 +46,30 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
+class CleanTargets:
+    """A noise model's pairs with the clean image in place of the second view, for comparison.
+
+    The first view and the clean image are those that the noise model draws.
+    """
+
+    noise: Sampler
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return self.noise.columns
+
+    def sample(
+        self,
+        photographs: tuple[NDArray[np.uint8], ...],
+        count: int,
+        size: int,
+        rng: np.random.Generator,
+    ) -> tuple[NDArray[np.uint8], ...]:
+        first, _, clean = self.noise.sample(photographs, count, size, rng)
+        return first, clean, clean
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What to make: pairs of crops of `size` pixels, RGB or grey."""
 
@@ -128,9 +152,11 @@ def make_set(
     workers: int,
     overwrite: bool,
     progress: Progress | None = None,
+    clean_targets: bool = False,
 ) -> Made:
     """Make the set at `out` from usable scenes; byte-identical scenes count once.
 
+    clean_targets: of the training pairs, from a sampler that knows the clean image.
     `provenance.sources` is filled in for each split. Raises PairSetError when there are too few
     scenes, JobFailed and OSError when the work cannot go on; then nothing is left at `out`.
     """
@@ -145,12 +171,15 @@ def make_set(
                 continue
             scratch = Scratch(hidden / f"{name}.scratch", sampler.columns, recipe.shape, pairs)
             scratch.create()
-            jobs = _plan(chosen, stream, sampler, recipe, scratch)
+            clean = clean_targets and name == "train"
+            drawing = CleanTargets(sampler) if clean else sampler
+            jobs = _plan(chosen, stream, drawing, recipe, scratch)
             label = f"drawing {name} pairs"
             for _ in run_all(_draw, jobs, workers=workers, label=label, progress=progress):
                 pass
             sources = tuple((p.name, p.sha256) for scene in chosen for p in scene.photographs)
-            made_of = replace(provenance, sources=sources)
+            target = "clean" if clean else provenance.target
+            made_of = replace(provenance, sources=sources, target=target)
             write_split(hidden / name, scratch, made_of, workers=workers, progress=progress)
     return Made(
         path=out,

@@ -22,7 +22,8 @@ ALL = ("input", "target", "clean")
 
 
 def build(source: Path, out: Path, noise: str = "subsample", **settings):
-    running = {key: settings.pop(key) for key in ("workers", "overwrite") if key in settings}
+    names = ("workers", "overwrite", "clean_targets")
+    running = {key: settings.pop(key) for key in names if key in settings}
     recipe = Recipe(**{"size": 16, "pairs": 300, "val_pairs": 20, "seed": 3, **settings})
     return build_set(source, out, parse_noise(noise), recipe, **running)
 
@@ -71,6 +72,19 @@ def test_clean_crops_come_from_the_photographs(photographs, tmp_path):
     ]
     for clean in PairSet.open(tmp_path / "set").train.read(["clean"])["clean"]:
         assert any((window == clean).all((2, 3, 4)).any() for window in windows)
+
+
+@pytest.mark.parametrize("noise", ["subsample", "gaussian:25"])
+def test_clean_targets_change_nothing_but_the_targets_of_training(photographs, tmp_path, noise):
+    build(photographs, tmp_path / "noisy", noise)
+    build(photographs, tmp_path / "clean", noise, clean_targets=True)
+    noisy, clean = (PairSet.open(tmp_path / name) for name in ("noisy", "clean"))
+    expected, found = (pairs.train.read(ALL) for pairs in (noisy, clean))
+    np.testing.assert_array_equal(found["input"], expected["input"])
+    np.testing.assert_array_equal(found["target"], expected["clean"])
+    np.testing.assert_array_equal(found["clean"], expected["clean"])
+    assert (noisy.train.target, clean.train.target) == ("noisy", "clean")
+    assert contents(tmp_path / "noisy/val") == contents(tmp_path / "clean/val")
 
 
 def test_a_seed_gives_the_same_bytes_whatever_the_workers(photographs, tmp_path):
