@@ -67,6 +67,11 @@ def parse_setting(text: str) -> tuple[str, int]:
     default=False,
     help="Round and clip what --stream-from draws to 8 bits, as in SET.",
 )
+@click.option(
+    "--grey-share",
+    default=0.0,
+    help="Of what --stream-from draws: so much in grey, with one noise in all channels.",
+)
 @click.option("--epochs", type=int, help="Times through the set.")
 @click.option("--batch-size", type=int, help="Pairs a step.")
 @click.option("--optimizer", help="sgd, adam or adamw.")
@@ -119,6 +124,7 @@ def main(
     folder: Path | None,
     images: int | None,
     clip_noise: bool,
+    grey_share: float,
     single: bool,
     size: int | None,
     grey: bool,
@@ -191,13 +197,13 @@ def main(
         if start is not None:
             explicit = Start.read(start).settings(explicit)
         if single:
-            if folder is not None or clip_noise or team.on_ray:
+            if folder is not None or clip_noise or grey_share or team.on_ray:
                 raise click.UsageError("--single trains in one process, without --stream-from")
             found: TrainingSet = open_single(pairs, size=size, rows=images, grey=grey)
         elif size is not None or grey:
             raise click.UsageError("--size and --grey are --single's; pass it, or leave them out")
         else:
-            found = open_set(pairs, folder, images, clip_noise)
+            found = open_set(pairs, folder, rows=images, clipped=clip_noise, grey_share=grey_share)
         held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
         explicit.setdefault("memory_limit", held)
         config, left_out = configure(found, preset, **explicit)
@@ -215,20 +221,24 @@ def main(
         print_json(trainer.run.metrics[-1])
 
 
-def open_set(pairs: Path, folder: Path | None, images: int | None, clipped: bool) -> "TrainingSet":
-    """The pair set, its training pairs drawn from the photographs in a folder, if there is one."""
+def open_set(pairs: Path, folder: Path | None, **drawn: Any) -> "TrainingSet":
+    """The pair set, its training pairs drawn from the photographs in a folder, if there is one.
+
+    drawn: how, as `n2n.data.stream_from` takes it.
+    """
     from n2n.data import PairSet, stream_from
     from n2n.errors import InvalidValue
 
     found = PairSet.open(pairs)
     if folder is None:
-        if images is not None or clipped:
+        if drawn["rows"] is not None or drawn["clipped"] or drawn["grey_share"]:
             raise InvalidValue(
-                "--images and --clip-noise are --stream-from's; name a folder, or leave them out"
+                "--images, --clip-noise and --grey-share are --stream-from's; name a folder, or "
+                "leave them out"
             )
         return found
     with Progress() as progress:
-        streamed, line = stream_from(found, folder, rows=images, clipped=clipped, progress=progress)
+        streamed, line = stream_from(found, folder, progress=progress, **drawn)
     click.echo(line, err=True)
     return streamed
 

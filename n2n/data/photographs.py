@@ -135,6 +135,11 @@ def decode(content: bytes, *, grey: bool) -> NDArray[np.uint8]:
     return pixels.reshape(*pixels.shape[:2], -1)
 
 
+def to_grey(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The luma of colour pixels, as `decode` gives it.   (H, W, 3) → (H, W, 1)."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+
+
 def _read(path: str) -> bytes:
     content = Path(path).read_bytes()
     if not content:

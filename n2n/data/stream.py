@@ -38,9 +38,12 @@ class Stream:
 
     clipped: views are rounded and clipped to uint8, as those of a set on disk. Else noise that
     goes beyond black and white is kept, and views are float32, in 0 to 255 but for that noise: the
-    mean of clipped noise is not zero near black and white, and a network learns that.
+    mean of clipped noise is not zero near black and white, and a network learns that. grey_share:
+    so many of the pairs, about, have three equal channels with one noise, for a network that is to
+    take grey images, too: elsewhere each channel has a noise of its own.
 
-    Raises PairSetError for no photograph, InvalidValue for one that is too small for a crop.
+    Raises PairSetError for no photograph, InvalidValue for one that is too small for a crop, and
+    for a share that cannot be.
     """
 
     photographs: tuple[Photograph, ...]
@@ -48,6 +51,7 @@ class Stream:
     shape: tuple[int, int, int]
     rows: int
     clipped: bool = False
+    grey_share: float = 0.0
     name = "train"
     target = "noisy"
     _decoded: dict[int, UInt8] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -57,6 +61,11 @@ class Stream:
             raise PairSetError("expected photographs to draw pairs from, found none")
         if self.rows < 1:
             raise InvalidValue(f"rows must be 1 or more; found {self.rows}")
+        if not 0 <= self.grey_share <= 1 or (self.grey_share and self.shape[0] != 3):
+            raise InvalidValue(
+                "the share of grey pairs must be from 0 to 1, and 0 where all are grey; found "
+                f"{self.grey_share:g} for {self.shape[0]} channels"
+            )
         least = self.noise_model.least_side(self.shape[1])
         for photograph in self.photographs:
             if min(photograph.width, photograph.height) < least:
@@ -74,6 +83,8 @@ class Stream:
     def digest(self) -> str:
         """Hex sha256 that identifies what is drawn: photographs, noise, shape and rows."""
         told = [f"{self.noise} {self.shape} {self.rows} {self.clipped}"]
+        if self.grey_share:
+            told.append(f"grey {self.grey_share}")
         told += [f"{photograph.name} {photograph.sha256}" for photograph in self.photographs]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
@@ -169,8 +180,11 @@ class Stream:
         for draw in draws:
             rng = np.random.default_rng([*drawn, CROPS, draw.photograph, draw.first])
             rows = slice(done, done + draw.crops)
+            pixels = self._pixels(draw)
+            if self.grey_share and rng.random() < self.grey_share:
+                pixels = photographs.to_grey(pixels)  # its one channel goes to all three
             inputs[rows], targets[rows] = self.noise_model.draw(
-                self._pixels(draw), draw.crops, self.shape[1], rng, clipped=self.clipped
+                pixels, draw.crops, self.shape[1], rng, clipped=self.clipped
             )
             done += draw.crops
         return inputs, targets

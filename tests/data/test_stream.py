@@ -107,8 +107,9 @@ def test_the_digest_follows_what_is_drawn(flat) -> None:
         make(flat, sigma=3.0).digest,
         make(flat[1:]).digest,
         Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, clipped=True).digest,
+        Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, grey_share=0.5).digest,
     }
-    assert len(digests) == 5
+    assert len(digests) == 6
     assert make(flat).digest in digests
 
 
@@ -161,6 +162,22 @@ def test_noise_is_not_clipped_unless_asked_for(flat) -> None:
     assert all(view.dtype == np.uint8 for pair in epoch_of(masks) for view in pair)
 
 
+def test_a_share_is_grey_with_one_noise_in_all_channels(photographs: Path) -> None:
+    found = files.inspect(str(photographs / "0.png"), "0.png", 8)
+    assert isinstance(found, Photograph)
+    stream = Stream((found,), Gaussian(9, 9), (3, 8, 8), 4000, grey_share=0.25)
+    x, y = (np.concatenate(views) for views in zip(*epoch_of(stream), strict=True))
+    grey = (x == x[:, :1]).all((1, 2, 3))
+    assert grey.mean() == pytest.approx(0.25, abs=0.08)  # 250 draws of 16 crops
+    np.testing.assert_array_equal(grey, (y == y[:, :1]).all((1, 2, 3)))
+    assert (x - y)[grey].std() == pytest.approx(9 * 2**0.5, rel=0.05)
+    with Image.open(photographs / "0.png") as image:
+        luma = np.asarray(image.convert("L"), float)
+    assert x[grey].mean() == pytest.approx(luma.mean(), abs=3)
+    colour = Stream((found,), Gaussian(9, 9), (3, 8, 8), 4000)
+    assert not any((a == a[:, :1]).all((1, 2, 3)).any() for a, _ in epoch_of(colour))
+
+
 def test_a_set_and_a_stream_have_the_same_noise(flat) -> None:
     """Without clipping, rounded and clipped afterwards, it is what clipping gives."""
     streams = [Stream(flat, Gaussian(5, 60), (3, 8, 8), 100, clipped) for clipped in (False, True)]
@@ -200,3 +217,6 @@ def test_what_cannot_be_drawn_is_refused(flat) -> None:
         make(flat, 0)
     with pytest.raises(InvalidValue, match=r"10\.png: at least 24 pixels a side .*30 × 20"):
         Stream(flat, Subsample(), (3, 12, 12), 10)
+    for share, channels in ((1.5, 3), (-0.1, 3), (float("nan"), 3), (0.5, 1)):
+        with pytest.raises(InvalidValue, match="share of grey pairs must be from 0 to 1"):
+            Stream(flat, Gaussian(2, 2), (channels, 8, 8), 10, grey_share=share)

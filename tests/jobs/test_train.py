@@ -390,7 +390,7 @@ def test_pairs_drawn_from_photographs(make_set) -> None:
     assert "pair set set with pairs drawn from moved, asked to train on set with" in other.stderr
 
 
-@pytest.mark.parametrize("option", [["--images", "5"], ["--clip-noise"]])
+@pytest.mark.parametrize("option", [["--images", "5"], ["--clip-noise"], ["--grey-share", "0.5"]])
 def test_options_of_a_stream_ask_for_one(make_set, option: list[str]) -> None:
     make_set()
     result = run("set", "--run", "run", *option, *SHORT)
