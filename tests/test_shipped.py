@@ -1,13 +1,19 @@
 """The models of the package, and what may stand where a model is asked for."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
+from skimage.metrics import peak_signal_noise_ratio
+from skimage.restoration import denoise_nl_means
 
+from jobs import denoise
 from jobs.models import main
 from n2n import Model, models, shipped
 from n2n.batch import Worker, WorkerConfig
@@ -15,6 +21,7 @@ from n2n.checkpoint import load_model, save_model
 from n2n.errors import ModelFileError
 
 MOST_BYTES = 8_000_000  # of all of them
+PHOTO = Path(__file__).parents[1] / "data/photos/wine.jpg"
 
 
 @pytest.fixture
@@ -103,3 +110,36 @@ def test_an_unknown_name_is_refused(package: Path) -> None:
     result = CliRunner().invoke(main, ["photo"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == "n2n: expected a shipped model (seed32), got 'photo'\n"
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("sigma", [0, 10, 25, 50])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_the_default_cleans_photographs(tmp_path: Path, mode: str, sigma: int) -> None:
+    """Better than non-local means that know the noise; clean ones stay as they are."""
+    with Image.open(PHOTO) as image:
+        clean = np.asarray(image.convert(mode).crop((300, 300, 428, 428)), np.float64)
+    noise = sigma * np.random.default_rng(sigma).standard_normal(clean.shape)
+    noisy = np.clip(np.rint(clean + noise), 0, 255).astype(np.uint8)
+    Image.fromarray(noisy).save(tmp_path / "noisy.png")
+    arguments = ["noisy.png", "clean.png", "--device", "cpu", "--threads", "1"]
+    with contextlib.chdir(tmp_path):
+        result = CliRunner().invoke(denoise.main, arguments)
+    assert result.exit_code == 0, result.stderr
+    with Image.open(tmp_path / "clean.png") as image:
+        found = peak_signal_noise_ratio(clean, np.asarray(image, np.float64), data_range=255)
+    if sigma == 0:
+        assert found >= 45
+        return
+    means = denoise_nl_means(
+        noisy / 255.0,
+        h=0.8 * sigma / 255,
+        sigma=sigma / 255,
+        fast_mode=True,
+        patch_size=5,
+        patch_distance=6,
+        channel_axis=2 if mode == "RGB" else None,
+    )
+    rival = peak_signal_noise_ratio(clean, 255 * means, data_range=255)
+    assert rival > peak_signal_noise_ratio(clean, noisy.astype(float), data_range=255) + 2
+    assert found > rival + 0.5
