@@ -46,30 +46,6 @@ class Sampler(Protocol):
 
 
 @dataclass(frozen=True)
-class CleanTargets:
-    """A noise model's pairs with the clean image in place of the second view, for comparison.
-
-    The first view and the clean image are those that the noise model draws.
-    """
-
-    noise: Sampler
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        return self.noise.columns
-
-    def sample(
-        self,
-        photographs: tuple[NDArray[np.uint8], ...],
-        count: int,
-        size: int,
-        rng: np.random.Generator,
-    ) -> tuple[NDArray[np.uint8], ...]:
-        first, _, clean = self.noise.sample(photographs, count, size, rng)
-        return first, clean, clean
-
-
-@dataclass(frozen=True)
 class Recipe:
     """What to make: pairs of crops of `size` pixels, RGB or grey."""
 
@@ -126,6 +102,7 @@ class _SceneJob:
     sampler: Sampler
     recipe: Recipe
     scratch: Scratch
+    clean_targets: bool
 
 
 def inspect_all(
@@ -172,8 +149,7 @@ def make_set(
             scratch = Scratch(hidden / f"{name}.scratch", sampler.columns, recipe.shape, pairs)
             scratch.create()
             clean = clean_targets and name == "train"
-            drawing = CleanTargets(sampler) if clean else sampler
-            jobs = _plan(chosen, stream, drawing, recipe, scratch)
+            jobs = _plan(chosen, stream, sampler, recipe, scratch, clean_targets=clean)
             label = f"drawing {name} pairs"
             for _ in run_all(_draw, jobs, workers=workers, label=label, progress=progress):
                 pass
@@ -225,7 +201,13 @@ def _split(scenes: list[Scene], recipe: Recipe) -> tuple[list[Scene], list[Scene
 
 
 def _plan(
-    scenes: Sequence[Scene], stream: int, sampler: Sampler, recipe: Recipe, scratch: Scratch
+    scenes: Sequence[Scene],
+    stream: int,
+    sampler: Sampler,
+    recipe: Recipe,
+    scratch: Scratch,
+    *,
+    clean_targets: bool,
 ) -> list[_SceneJob]:
     """Share the rows evenly among the scenes and scatter each scene's over the whole split."""
     rng = np.random.default_rng([recipe.seed, ORDER, stream])
@@ -235,7 +217,9 @@ def _plan(
     counts[extra] += 1
     stops = counts.cumsum()
     return [
-        _SceneJob(scene, rows[stop - count : stop], (stream, i), sampler, recipe, scratch)
+        _SceneJob(
+            scene, rows[stop - count : stop], (stream, i), sampler, recipe, scratch, clean_targets
+        )
         for i, (scene, count, stop) in enumerate(zip(scenes, counts, stops, strict=True))
         if count
     ]
@@ -249,4 +233,8 @@ def _draw(job: _SceneJob) -> None:
     )
     for start in range(0, len(job.rows), ROWS_AT_ONCE):
         rows = job.rows[start : start + ROWS_AT_ONCE]
-        job.scratch.write(rows, job.sampler.sample(pixels, len(rows), job.recipe.size, rng))
+        columns = job.sampler.sample(pixels, len(rows), job.recipe.size, rng)
+        if job.clean_targets:
+            view, _, clean = columns
+            columns = (view, clean, clean)
+        job.scratch.write(rows, columns)
