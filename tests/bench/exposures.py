@@ -14,7 +14,7 @@ from PIL import Image
 
 from n2n.data import parse_noise
 from n2n.data.photographs import read_pixels
-from n2n.protocol import clean_images
+from n2n.protocol import Protocol, clean_images
 
 FOLDERS = ("first", "second", "clean")
 
@@ -28,6 +28,7 @@ FOLDERS = ("first", "second", "clean")
 def main(photos: Path, out: Path, noise: str, count: int | None, seed: int) -> None:
     """Write two noisy exposures of each photograph in PHOTOS to OUT."""
     model = parse_noise(noise)
+    Protocol(model)  # refuses a noise that changes an image's size
     chosen, _ = clean_images(photos)
     if count is not None:
         chosen = [chosen[i * len(chosen) // count] for i in range(min(count, len(chosen)))]
