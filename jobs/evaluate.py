@@ -3,10 +3,8 @@
 `n2n evaluate MODEL… FOLDER --noise gaussian:25`: on clean images, with noise added to them.
 """
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from jobs.display.outcomes import one_line
 from jobs.display.progress import Progress
 from jobs.display.scores import describe, print_scores, print_table, write_parquet
 from jobs.display.standings import print_standings, write_images
+from jobs.processes.execute import execute
 from jobs.processes.workers import Workers
 
 if TYPE_CHECKING:
@@ -44,6 +43,9 @@ __all__ = ["main"]
     "--peers", is_flag=True, help="With --noise: beside the classical denoisers that are installed."
 )
 @click.option("--peer", "chosen", multiple=True, metavar="NAME", help="Beside this one alone.")
+@click.option(
+    "--tta", is_flag=True, help="With --noise: models give the mean over 8 flips and turns."
+)
 @device_options("fp32, tf32, bf16 or fp16")
 @click.option("--workers", default=1, help="Processes; more than one run on Ray.")
 @click.option(
@@ -110,7 +112,7 @@ def main(
             raise click.UsageError("--split is of pair sets, and --noise of folders of images")
         place = {"device": device, "precision": precision, "threads": threads}
         return evaluate_folder(models, pairs, workers, place, as_json, parquet, **options)
-    for name in ("clip", "grey", "seed", "peers", "chosen"):
+    for name in ("clip", "grey", "seed", "peers", "chosen", "tta"):
         if options[name]:
             raise click.UsageError(f"--{name.replace('chosen', 'peer')} needs --noise")
     if not models:
@@ -184,45 +186,6 @@ def score(config: "ScorerConfig", split: "Split", workers: Workers) -> "list[Res
     return board.results()
 
 
-def execute(
-    make: Callable[[Any], Any],
-    fail: Callable[[Any, str], Any],
-    config: "ScorerConfig | ContestConfig",
-    bunches: Iterable[Sequence[Any]],
-    workers: Workers,
-    stack: ExitStack,
-    say: Callable[[str], None],
-) -> Generator[Any, None, None]:
-    """The outcomes of all items. What cannot be used here is refused before anything starts.
-
-    make: a worker of the config; fail: the outcome of an item that the pool gives up.
-    """
-    from n2n.device import use_precision
-
-    if not workers.on_ray:
-        yield from make(config).execute(bunches)
-        return
-    from jobs.processes.pool import run_on_ray, threads_for
-
-    cpus, gpus = workers.share(config.device, config.threads, stack)
-    if not gpus:
-        use_precision(config.precision, "cpu")
-    threads = config.threads or threads_for(cpus)
-    each = f"{gpus:.3g} GPU" if gpus else f"cpu ({threads} threads)"
-    say(f"device: {workers.count} workers on Ray, each {each}, {config.precision}")
-    config = replace(config, device="cuda" if gpus else "cpu", threads=threads)
-    yield from run_on_ray(
-        partial(make, config),
-        bunches,
-        workers=workers.count,
-        cpus_per_worker=cpus,
-        gpus_per_worker=gpus,
-        address=workers.address,
-        fail=fail,
-        warn=say,
-    )
-
-
 def fail(piece: "Piece", reason: str) -> "Outcome":
     """Of a piece that the pool gives up."""
     from n2n.scoring import Outcome
@@ -241,6 +204,7 @@ def evaluate_folder(
     noise: str,
     peers: bool,
     chosen: Sequence[str],
+    tta: bool,
     **protocol: Any,
 ) -> int:
     """Score models and peers on a folder of clean images; the exit code."""
@@ -259,6 +223,7 @@ def evaluate_folder(
         tuple(names),
         Protocol(None if noise == "none" else parse_noise(noise), **protocol),
         **place,
+        tta=tta,
     )
     images, skipped = clean_images(folder)
     for skip in skipped:

@@ -152,6 +152,7 @@ def denoise(
     tile: int | None = None,
     max_pixels: int = MAX_PIXELS,
     device: torch.device | str | None = None,
+    tta: bool = False,
 ) -> Tensor:
     """Denoise a float tensor (N, C, H, W) in [0, 1]; returns a new one of the same shape and range.
 
@@ -162,6 +163,7 @@ def denoise(
     colour network as equal channels and the mean of them comes out.
 
     device: where the network is (`network.to(device)`); the result stays where the image is.
+    tta: the mean over the image's eight flips and turns.
     `ShapeError` for another shape or channels that do not fit, `InvalidType` for integers,
     `InvalidValue` for a tile or max_pixels below 1.
     """
@@ -170,7 +172,7 @@ def denoise(
     if image.dim() != 4 or 0 in image.shape[1:]:
         raise ShapeError(f"image: shape (N, C, H, W) expected, got {tuple(image.shape)}")
     require_channels(network, image.shape[1], "image")
-    runner = Runner(network, max_pixels=max_pixels)
+    runner = Runner(network, max_pixels=max_pixels, tta=tta)
     grid = runner.grid(*image.shape[2:])
     result = torch.empty_like(image)
 

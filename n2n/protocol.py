@@ -116,7 +116,10 @@ class ImageOutcome:
 
 @dataclass(frozen=True)
 class ContestConfig:
-    """All that a worker needs to know; small, and can be pickled. peers: of `n2n.classical`."""
+    """All that a worker needs to know; small, and can be pickled.
+
+    peers: of `n2n.classical`. tta: models give the mean over the eight flips and turns of an image.
+    """
 
     models: tuple[Candidate, ...]
     peers: tuple[str, ...]
@@ -124,6 +127,7 @@ class ContestConfig:
     device: str = "cpu"
     precision: str = "fp32"
     threads: int | None = None
+    tta: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -142,6 +146,7 @@ class Contest:
         set_threads(config.threads)
         self._device = choose_device(config.device)
         self._dtype = use_precision(config.precision, self._device)
+        self._tta = config.tta
         self._denoisers: dict[str, Callable[[Image, float], Image]] = {NOISY: _nothing}
         for model in config.models:
             self._denoisers[model.name] = self._open(model)
@@ -199,7 +204,7 @@ class Contest:
         network.to(self._device).compute_in(self._dtype)
 
         def through(noisy: Image, sigma: float) -> Image:
-            result = denoise(network, _planes(noisy), device=self._device)
+            result = denoise(network, _planes(noisy), device=self._device, tta=self._tta)
             return np.asarray(result[0].permute(1, 2, 0).numpy())
 
         return through

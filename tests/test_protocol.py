@@ -11,7 +11,7 @@ from scipy import stats
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from n2n import classical, models
-from n2n.checkpoint import save_model
+from n2n.checkpoint import load_model, save_model
 from n2n.classical import CLASSICAL, Classical
 from n2n.data import parse_noise
 from n2n.data.photographs import Photograph
@@ -146,6 +146,26 @@ def test_scores_are_those_of_scikit_image(folder: Path, tmp_path: Path) -> None:
             )
             assert score.ssim == pytest.approx(expected, abs=1e-4)
         assert list(outcome.scores) == [NOISY, model.name, "nlm"]
+
+
+def test_the_mean_over_flips_and_turns(tmp_path: Path) -> None:
+    model = look_at_model(network_file(tmp_path / "model.safetensors"))
+    (tmp_path / "clean").mkdir()
+    Image.fromarray(smooth(24, 36, 3)).save(tmp_path / "clean/image.png")
+    protocol = Protocol(parse_noise("gaussian:25"))
+    config = ContestConfig((model,), (), protocol, threads=torch.get_num_threads(), tta=True)
+    (outcome,) = Contest(config).run(clean_images(tmp_path / "clean")[0])
+    clean, noisy, _ = read(tmp_path / "clean", protocol)["image.png"]
+    network = load_model(Path(model.path))[0].eval()
+    results = []
+    for turns in range(4):
+        for flip in (1, -1):
+            image = np.ascontiguousarray(np.rot90(noisy, turns)[:, ::flip].transpose(2, 0, 1))
+            result = network(torch.from_numpy(image)[None])[0].numpy()
+            results.append(np.rot90(result.transpose(1, 2, 0)[:, ::flip], -turns))
+    pixels = np.clip(np.rint(np.mean(results, 0) * 255), 0, 255).astype(np.uint8)
+    expected = peak_signal_noise_ratio(clean, pixels)
+    assert outcome.scores[model.name].psnr == pytest.approx(expected, abs=1e-3)
 
 
 def test_without_noise_the_input_is_exact(folder: Path, tmp_path: Path) -> None:

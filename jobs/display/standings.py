@@ -69,6 +69,7 @@ def describe(
         "grey": sum(outcome.channels == 1 for outcome in scored),
         "interval": "95 % of the mean over the images, Student's t",
         "precision": config.precision,
+        "tta": config.tta,
         "code": dict(code()),
         "versions": versions(),
     }
@@ -114,9 +115,10 @@ def _named(config: "ContestConfig", standing: "Standing") -> dict[str, Any]:
 def _heading(told: dict[str, Any]) -> str:
     grey = f", {told['grey']} of them grey" if told["grey"] else ""
     clipped = ", clipped" if told["clip"] else ""
+    turned = "; models: mean over 8 flips and turns" if told["tta"] else ""
     return (
-        f"{told['images']} images{grey}; noise {told['noise']}{clipped}; means over the images "
-        "and 95 % intervals (Student's t)"
+        f"{told['images']} images{grey}; noise {told['noise']}{clipped}{turned}; means over the "
+        "images and 95 % intervals (Student's t)"
     )
 
 

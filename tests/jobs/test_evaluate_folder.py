@@ -75,14 +75,15 @@ def test_json_and_parquet_agree() -> None:
     assert noisy["gain"]["mean"] == pytest.approx(gain)
 
 
-def test_clip_seed_and_grey_change_the_scores() -> None:
+def test_clip_seed_grey_and_tta_change_the_scores() -> None:
     scores = [
         json.loads(run("a.safetensors", "clean", *NOISE, "--json", *options).stdout)
-        for options in ([], ["--clip"], ["--seed", "1"], ["--grey"])
+        for options in ([], ["--clip"], ["--seed", "1"], ["--grey"], ["--tta"])
     ]
     means = {told["denoisers"][1]["psnr"]["mean"] for told in scores}
-    assert len(means) == 4
-    assert [told["grey"] for told in scores] == [1, 1, 1, 3]
+    assert len(means) == 5
+    assert [told["grey"] for told in scores] == [1, 1, 1, 3, 1]
+    assert [told["tta"] for told in scores] == [False] * 4 + [True]
 
 
 def test_peers_that_are_not_installed_are_left_out(monkeypatch) -> None:
@@ -114,6 +115,7 @@ def test_an_image_that_is_none_is_skipped(folder: Path) -> None:
         (["c.safetensors", "clean", *NOISE], "c.safetensors: expected a model file"),
         (["a.safetensors", "clean", *NOISE, "--split", "val"], "--split is of pair sets"),
         (["a.safetensors", "clean", "--clip"], "--clip needs --noise"),
+        (["a.safetensors", "clean", "--tta"], "--tta needs --noise"),
         (["a.safetensors", "clean", "--peer", "tv"], "--peer needs --noise"),
         (["a.safetensors", "clean", *NOISE, "--peer", "dncnn"], "'dncnn'"),
         (["a.safetensors", "clean", "--noise", "none", "--peers"], "standard deviation"),
