@@ -38,7 +38,7 @@ def main(photos: Path, out: Path, noise: str, count: int | None, seed: int) -> N
         views = model.views(clean.transpose(2, 0, 1)[None], rng)  # (1, C, H, W) each
         images = [view[0].transpose(1, 2, 0) for view in views] + [clean]
         for folder, image in zip(FOLDERS, images, strict=True):
-            path = out / folder / f"{number:05d}-{photograph.stem}.png"
+            path = out / folder / f"{number:05d}-{Path(photograph.name).stem}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.ascontiguousarray(image)).save(path)
     click.echo(f"{out}: {len(chosen)} scenes, noise {model.spec}")
