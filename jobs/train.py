@@ -85,7 +85,7 @@ def parse_setting(text: str) -> tuple[str, int]:
 @click.option("--ema", type=float, help="Decay of a running average of the weights; 0: none.")
 @click.option("--clip", type=float, help="Largest norm of the gradients; 0: any.")
 @click.option("--patience", type=int, help="Epochs that are no better, to end after; 0: never.")
-@click.option("--loss", help="mse, l1, l0 (annealed) or relative-mse.")
+@click.option("--loss", help="mse, l1, l0 (annealed), relative-mse or log-mse.")
 @click.option("--flips/--no-flips", default=None, help="Augment by flips.")
 @click.option("--turns/--no-turns", default=None, help="Augment by quarter turns.")
 @click.option("--swap/--no-swap", default=None, help="Exchange input and target at random.")

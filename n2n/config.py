@@ -20,6 +20,7 @@ from n2n.nn import (
     CosineSchedule,
     L0Loss,
     L1Loss,
+    LogMSELoss,
     Loss,
     MSELoss,
     Optimizer,
@@ -36,6 +37,7 @@ LOSSES: dict[str, type[Loss]] = {
     "l1": L1Loss,
     "l0": L0Loss,
     "relative-mse": RelativeMSELoss,
+    "log-mse": LogMSELoss,
 }
 OPTIMIZERS = ("sgd", "adam", "adamw")
 SCHEDULES = ("constant", "step", "cosine")

@@ -188,7 +188,7 @@ def test_the_seed_draws_the_weights() -> None:
         ({"model": "resnet"}, "model must be one of .*, got 'resnet'"),
         ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, got 'lion'"),
         ({"schedule": "x"}, "schedule must be one of constant, step, cosine, got 'x'"),
-        ({"loss": "x"}, "loss must be one of mse, l1, l0, relative-mse, got 'x'"),
+        ({"loss": "x"}, "loss must be one of mse, l1, l0, relative-mse, log-mse, got 'x'"),
         ({"precision": "fp8"}, "precision must be one of fp32, tf32, bf16, fp16, got 'fp8'"),
         ({"warmup": 5.0}, r"warmup must be below epochs \(5\), got 5"),
     ],

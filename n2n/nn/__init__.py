@@ -8,7 +8,7 @@ from n2n.nn.activation import Activation, LeakyReLU, ReLU, Sigmoid
 from n2n.nn.average import WeightAverage
 from n2n.nn.container import Residual, Sequential, Skip
 from n2n.nn.conv import Conv2d, ConvTranspose2d
-from n2n.nn.loss import L0Loss, L1Loss, Loss, MSELoss, RelativeMSELoss
+from n2n.nn.loss import L0Loss, L1Loss, LogMSELoss, Loss, MSELoss, RelativeMSELoss
 from n2n.nn.module import Module, Parameter
 from n2n.nn.optim import SGD, Adam, AdamW, Optimizer, clip_gradients
 from n2n.nn.patch import PatchBlock
@@ -27,6 +27,7 @@ __all__ = [
     "L0Loss",
     "L1Loss",
     "LeakyReLU",
+    "LogMSELoss",
     "Loss",
     "MSELoss",
     "MaxPool2d",

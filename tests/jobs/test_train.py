@@ -456,7 +456,7 @@ def test_no_fast_bf16(make_set, monkeypatch) -> None:
         (["--model", "resnet"], "seed, unet"),
         (["--optimizer", "lion"], "sgd, adam, adamw, got 'lion'"),
         (["--schedule", "linear"], "constant, step, cosine, got 'linear'"),
-        (["--loss", "huber"], "mse, l1, l0, relative-mse, got 'huber'"),
+        (["--loss", "huber"], "mse, l1, l0, relative-mse, log-mse, got 'huber'"),
         (["--set", "width"], "expected NAME=INTEGER such as width=64, got 'width'"),
         (["--set", "width="], "got 'width='"),
         (["--set", "width=x"], "got 'width=x'"),

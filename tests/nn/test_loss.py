@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from n2n.errors import InvalidType, InvalidValue, N2NError, ShapeError
-from n2n.nn import L0Loss, L1Loss, Loss, MSELoss, RelativeMSELoss
+from n2n.nn import L0Loss, L1Loss, LogMSELoss, Loss, MSELoss, RelativeMSELoss
 
 from .check import assert_close, lay_out, random_tensor
 from .strategies import Case, cases, layouts
 
-ALL = pytest.mark.parametrize("loss_class", [MSELoss, L1Loss, L0Loss, RelativeMSELoss])
+ALL = pytest.mark.parametrize("loss_class", [MSELoss, L1Loss, L0Loss, LogMSELoss, RelativeMSELoss])
 REDUCTIONS = ("none", "mean", "sum")
 
 
@@ -22,10 +22,20 @@ def reduced(values: torch.Tensor, reduction: str) -> torch.Tensor:
     return values if reduction == "none" else getattr(values, reduction)()
 
 
+def log_mse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Each element has its image's loss, and the derivative of its own square in that."""
+    squares = (prediction - target) ** 2
+    errors = squares.detach().flatten(1).mean(1) if squares.dim() > 1 else squares.detach()
+    errors = 1e-4 + errors.reshape(-1, *[1] * (squares.dim() - 1))
+    return errors.log() + (squares - squares.detach()) / errors
+
+
 def reference_of(loss: Loss) -> Any:
     """The loss of a prediction that requires a gradient and a target."""
     if isinstance(loss, L0Loss):
         return lambda p, t: reduced(((p - t).abs() + 1e-8) ** loss.gamma, loss.reduction)
+    if isinstance(loss, LogMSELoss):  # of the gradient an image's elements have even shares
+        return lambda p, t: reduced(log_mse(p, t), loss.reduction)
     if isinstance(loss, RelativeMSELoss):  # the divisor is a constant for the gradient
         return lambda p, t: reduced(((p - t) / (p.detach().abs() + 0.01)) ** 2, loss.reduction)
     return getattr(torch.nn, type(loss).__name__)(reduction=loss.reduction)
@@ -100,6 +110,27 @@ def test_relative_mse_by_hand() -> None:
     assert loss.backward().tolist() == pytest.approx([2 / 1.01**2, -1 / 0.51**2], rel=1e-5)
 
 
+def test_log_mse_is_the_log_of_each_images_mean() -> None:
+    prediction = random_tensor((3, 2, 5, 4), 1, dtype=torch.float64).requires_grad_()
+    target = random_tensor((3, 2, 5, 4), 2, dtype=torch.float64)
+    errors = torch.stack([((p - t) ** 2).mean() for p, t in zip(prediction, target, strict=True)])
+    expected = (errors + 1e-4).log().mean()
+    expected.backward()
+    loss = LogMSELoss()
+    assert float(loss(prediction, target)) == pytest.approx(expected.item())
+    assert torch.allclose(loss.backward(), prediction.grad, rtol=1e-12)
+
+
+def test_log_mse_weighs_noisier_targets_less() -> None:
+    """The mean of targets of σ 0.1 and 1 by the weights 100 and 1, as of least variance."""
+    noise = random_tensor((2, 100_000), 3, dtype=torch.float64)
+    target = 5 + noise / noise.std(1, keepdim=True) * torch.tensor([[0.1], [1.0]])
+    loss = LogMSELoss(epsilon=1e-9)
+    loss(torch.full_like(target, 5.0), target)
+    each = loss.backward().abs().mean(1)
+    assert float(each[0] / each[1]) == pytest.approx(10, rel=0.05)  # a hundred times a tenth
+
+
 @pytest.mark.parametrize("progress", [-0.1, 1.1, float("nan")])
 @ALL
 def test_progress_is_a_share(loss_class: Any, progress: float) -> None:
@@ -107,7 +138,7 @@ def test_progress_is_a_share(loss_class: Any, progress: float) -> None:
         loss_class().anneal(progress)
 
 
-@pytest.mark.parametrize("loss_class", [L0Loss, RelativeMSELoss])
+@pytest.mark.parametrize("loss_class", [L0Loss, LogMSELoss, RelativeMSELoss])
 def test_epsilon_is_above_zero(loss_class: Any) -> None:
     with pytest.raises(InvalidValue, match="epsilon must be above 0, got 0"):
         loss_class(epsilon=0.0)
