@@ -124,6 +124,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 # ---- precision -----------------------------------------------------------------------------------
 
 X86 = "processor\t: 0\nvendor_id\t: x\nflags\t\t: fpu sse2 avx2 {}\nbugs\t\t: none\n"
+AMD, INTEL = X86.replace(": x", ": AuthenticAMD"), X86.replace(": x", ": GenuineIntel")
 ARM = "processor\t: 0\nFeatures\t: fp asimd {}\nCPU part\t: 0xd4f\n"
 
 
@@ -166,6 +167,8 @@ def test_fp32_is_had_everywhere(cpu, gpu, training: bool) -> None:
     "text",
     [
         X86.format("avx512f avx512_bf16"),
+        AMD.format("avx512f avx512_bf16"),
+        INTEL.format("avx512_bf16 amx_bf16"),
         X86.format("amx_bf16 amx_tile"),
         ARM.format("sve bf16 i8mm"),
     ],
@@ -175,7 +178,17 @@ def test_bf16_on_a_processor_that_has_it(cpu, text: str, training: bool) -> None
     assert use_precision("bf16", torch.device("cpu"), training=training) == torch.bfloat16
 
 
-@pytest.mark.parametrize("text", [X86.format("avx512f"), ARM.format("sve"), "", "flags\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        X86.format("avx512f"),
+        AMD.format("avx512f"),
+        INTEL.format("avx512f avx512_bf16"),  # at half the rate of fp32
+        ARM.format("sve"),
+        "",
+        "flags\n",
+    ],
+)
 def test_bf16_on_a_processor_that_has_it_not(cpu, text: str) -> None:
     cpu(text)
     with pytest.raises(InvalidValue, match=r"^precision bf16 needs a processor .*precision fp32$"):
