@@ -106,9 +106,14 @@ class L0Loss(Loss):
     Its minimum moves from the mean of the targets over their median (gamma = 1) to their mode, so
     that it finds what lies under random-valued impulses. derivative:
     gamma · (|d| + epsilon)^(gamma - 1) · sign(d). Lehtinen et al. 2018 (Noise2Noise), section 3.3.
+
+    epsilon: a level of 255. The paper has 1e-8, with which the few values that fit best outweigh
+    all others towards the end.
     """
 
-    def __init__(self, reduction: str = "mean", gamma: float = 2.0, epsilon: float = 1e-8) -> None:
+    def __init__(
+        self, reduction: str = "mean", gamma: float = 2.0, epsilon: float = 1 / 255
+    ) -> None:
         super().__init__(reduction)
         self.gamma = require_not_negative(gamma, name="gamma")
         self.epsilon = require_positive(epsilon, name="epsilon")

@@ -33,7 +33,7 @@ def log_mse(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def reference_of(loss: Loss) -> Any:
     """The loss of a prediction that requires a gradient and a target."""
     if isinstance(loss, L0Loss):
-        return lambda p, t: reduced(((p - t).abs() + 1e-8) ** loss.gamma, loss.reduction)
+        return lambda p, t: reduced(((p - t).abs() + 1 / 255) ** loss.gamma, loss.reduction)
     if isinstance(loss, LogMSELoss):  # of the gradient an image's elements have even shares
         return lambda p, t: reduced(log_mse(p, t), loss.reduction)
     if isinstance(loss, RelativeMSELoss):  # the divisor is a constant for the gradient
@@ -100,6 +100,15 @@ def test_l0_ends_at_the_mode() -> None:
     assert best[0] == pytest.approx(float(targets.mean()), abs=1e-3)
     assert 0.3 <= best[1] <= 0.4
     assert best[2] == pytest.approx(0.9)
+
+
+def test_values_that_fit_exactly_do_not_outweigh_all_others_in_l0() -> None:
+    """Near the end, of errors of 1e-7 and a tenth: as 1 over a level of 255, and over a tenth."""
+    loss = L0Loss("none")
+    loss.anneal(0.999)
+    loss(torch.tensor([1e-7, 0.1], dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
+    near, far = loss.backward().tolist()
+    assert near / far == pytest.approx((0.1 + 1 / 255) * 255, rel=0.02)
 
 
 def test_relative_mse_by_hand() -> None:
