@@ -43,7 +43,7 @@ def parse_duration(text: str) -> float:
     multiple=True,
     metavar="NAME=DOMAIN",
     help="A parameter, in place of the space's: lr=log:1e-4..5, width=int:16..64:8, "
-    "optimizer=sgd,adamw, momentum=0..0.9, loss=mse. May be repeated.",
+    "optimizer=sgd,muon, momentum=0..0.9, loss=mse. May be repeated.",
 )
 @click.option(
     "--preset",

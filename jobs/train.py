@@ -74,7 +74,7 @@ def parse_setting(text: str) -> tuple[str, int]:
 )
 @click.option("--epochs", type=int, help="Times through the set.")
 @click.option("--batch-size", type=int, help="Pairs a step.")
-@click.option("--optimizer", help="sgd, adam or adamw.")
+@click.option("--optimizer", help="sgd, adam, adamw or muon.")
 @click.option("--lr", type=float, help="Learning rate.")
 @click.option("--momentum", type=float, help="Of sgd.")
 @click.option("--weight-decay", type=float)

@@ -258,7 +258,7 @@ class Trainer:
         return Diverged(
             f"{what} in epoch {self.position.epoch + 1}, batch {batch}, at lr "
             f"{self._lr(batch - 1):g}; {kept if self.run.last_path.exists() else ''}try a "
-            "lower --lr, or --optimizer adamw --lr 0.001 --schedule cosine, in a new --run"
+            "lower --lr, or --optimizer muon --lr 0.001 --schedule cosine, in a new --run"
         )
 
     def _require_finite(self) -> None:

@@ -9,7 +9,7 @@ import pytest
 from n2n import models
 from n2n.config import PRESETS, TrainConfig, configure
 from n2n.errors import InvalidValue
-from n2n.nn import SGD, Adam, AdamW, ConstantSchedule, CosineSchedule, MSELoss
+from n2n.nn import SGD, Adam, AdamW, ConstantSchedule, CosineSchedule, MSELoss, Muon
 
 # The defaults of n2n 0.1.0, whose trainings must not change.
 PUBLISHED: dict[str, Any] = {
@@ -54,7 +54,7 @@ def test_fast_is_the_default() -> None:
     assert TrainConfig() == TrainConfig.of() == TrainConfig.of("fast")
     config = TrainConfig()
     assert (config.preset, config.epochs, config.batch_size) == ("fast", 5, 64)
-    assert (config.optimizer, config.lr, config.schedule) == ("adamw", 2e-3, "cosine")
+    assert (config.optimizer, config.lr, config.schedule) == ("muon", 4e-3, "cosine")
     assert 0 < config.warmup < 1
     assert (config.flips, config.turns, config.swap) == (True, False, True)
     assert config.precision == "fp32"
@@ -72,15 +72,15 @@ def test_settings_replace_the_presets(name: str) -> None:
 
 
 def test_another_architecture_has_none_of_the_presets_settings() -> None:
-    """`best` widens the default network; --set changes one of its settings, or all."""
+    """`best` deepens the default network; --set changes one of its settings, or all."""
     best = TrainConfig.of("best")
-    assert best.model_config.keys() == {"width", "hidden"}
+    assert best.model_config.keys() == {"blocks", "levels"}
     assert TrainConfig.of("best", model="unet").model_config == {}
     assert TrainConfig.of("best", model="unet", model_config={"depth": 1}).model_config == {
         "depth": 1
     }
     assert TrainConfig.of("best", model_config={"blocks": 4}).model_config == {
-        **best.model_config,
+        "levels": best.model_config["levels"],
         "blocks": 4,
     }
     assert (best.turns, best.flips, best.swap) == (True, True, True)
@@ -98,7 +98,7 @@ def test_a_model_has_a_preset_made_for_it(model: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("preset", "optimizer", "lr"), [("published", "adamw", "5"), ("fast", "sgd", "0.002")]
+    ("preset", "optimizer", "lr"), [("published", "adamw", "5"), ("fast", "sgd", "0.004")]
 )
 def test_another_optimiser_asks_for_its_own_rate(preset: str, optimizer: str, lr: str) -> None:
     with pytest.raises(InvalidValue, match=rf"has lr {lr}, .* give the lr for {optimizer}, too$"):
@@ -146,9 +146,11 @@ def test_what_a_configuration_makes() -> None:
     assert isinstance(config.make_schedule(7), ConstantSchedule)
     assert isinstance(config.make_loss(), MSELoss)
     config = TrainConfig(model="unet", model_config={"width": 2}, warmup=0.5)
-    assert type(config.make_optimizer(config.make_network(3))) is AdamW
-    other = dataclasses.replace(config, optimizer="adam")
-    assert type(other.make_optimizer(other.make_network(3))) is Adam
+    kinds = {"muon": Muon, "adamw": AdamW, "adam": Adam}
+    assert config.optimizer == "muon"
+    for name, kind in kinds.items():
+        other = dataclasses.replace(config, optimizer=name)
+        assert type(other.make_optimizer(other.make_network(3))) is kind
     schedule = config.make_schedule(10)
     assert isinstance(schedule, CosineSchedule)
     assert (schedule.total_steps, schedule.warmup_steps) == (50, 5)
@@ -178,7 +180,7 @@ def test_the_seed_draws_the_weights() -> None:
         ({"lr": math.inf}, "lr must be .* got inf"),
         ({"lr": -1.0}, "lr must be .* got -1"),
         ({"momentum": -0.1}, "momentum must be .* got -0.1"),
-        ({"momentum": 0.9}, "momentum is sgd's, got 0.9 for adamw"),
+        ({"momentum": 0.9}, "momentum is sgd's, got 0.9 for muon"),
         ({"weight_decay": math.nan}, "weight_decay must be .* got nan"),
         ({"decay": 0.0}, "decay must be above 0, got 0"),
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds must be .* got -1"),
@@ -186,7 +188,7 @@ def test_the_seed_draws_the_weights() -> None:
         ({"seed": 1 << 64}, "seed must be .* got 18446744073709551616"),
         ({"preset": "slow"}, "preset must be one of fast, published, best, got 'slow'"),
         ({"model": "resnet"}, "model must be one of .*, got 'resnet'"),
-        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, got 'lion'"),
+        ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, muon, got 'lion'"),
         ({"schedule": "x"}, "schedule must be one of constant, step, cosine, got 'x'"),
         ({"loss": "x"}, "loss must be one of mse, l1, l0, relative-mse, log-mse, got 'x'"),
         ({"precision": "fp8"}, "precision must be one of fp32, tf32, bf16, fp16, got 'fp8'"),

@@ -45,6 +45,13 @@ ADAMW: dict[str, Any] = {
     "swap": True,
 }
 
+MUON: dict[str, Any] = {
+    **ADAMW,
+    "model": "n2n",
+    "model_config": {"width": 8, "hidden": 32, "blocks": 2},
+    "optimizer": "muon",
+}
+
 
 def published(**settings: Any) -> TrainConfig:
     """The published recipe, with other settings."""
@@ -257,7 +264,7 @@ def test_l0_is_annealed_over_the_run_and_resumed(pairs: PairSet, run: Path) -> N
         Trainer(dataclasses.replace(config, epochs=config.epochs + 1), pairs, run)
 
 
-@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW, MUON], ids=["sgd", "adamw", "muon"])
 def test_the_same_seed_gives_the_same_bytes(
     pairs: PairSet, tmp_path: Path, recipe: dict[str, Any]
 ) -> None:
@@ -311,7 +318,7 @@ def train_in_parts(config: TrainConfig, pairs: PairSet, run: Path, stops: list[i
     stopper.trainer.train()
 
 
-@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW, MUON], ids=["sgd", "adamw", "muon"])
 @pytest.mark.parametrize(
     "stops",
     [[1], [7], [5], [10], [15], [14, 15], [1, 2, 5, 6, 12]],
@@ -447,7 +454,7 @@ def all_asynchronous(monkeypatch: pytest.MonkeyPatch, late: int) -> None:
 
 
 @pytest.mark.parametrize("late", [1, 2, 3, 5, 25])
-@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW], ids=["sgd", "adamw"])
+@pytest.mark.parametrize("recipe", [SGD_MOMENTUM, ADAMW, MUON], ids=["sgd", "adamw", "muon"])
 def test_asynchronous_gives_the_same_bytes(
     pairs: PairSet,
     tmp_path: Path,

@@ -10,6 +10,7 @@ from n2n.nn.container import Residual, Sequential, Skip
 from n2n.nn.conv import Conv2d, ConvTranspose2d
 from n2n.nn.loss import L0Loss, L1Loss, LogMSELoss, Loss, MSELoss, RelativeMSELoss
 from n2n.nn.module import Module, Parameter
+from n2n.nn.muon import Muon
 from n2n.nn.optim import SGD, Adam, AdamW, Optimizer, clip_gradients
 from n2n.nn.patch import PatchBlock
 from n2n.nn.resample import MaxPool2d, NearestUpsample, PixelShuffle, PixelUnshuffle
@@ -32,6 +33,7 @@ __all__ = [
     "MSELoss",
     "MaxPool2d",
     "Module",
+    "Muon",
     "NearestUpsample",
     "Optimizer",
     "Parameter",

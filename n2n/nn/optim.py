@@ -1,4 +1,4 @@
-"""Optimisers: from gradients to new values. Learning-rate schedules are in `schedule`."""
+"""Optimisers: from gradients to new values. Muon is in `muon`, schedules of lr in `schedule`."""
 
 from collections.abc import Iterable
 
@@ -41,7 +41,8 @@ class Optimizer:
         """Change every parameter by its gradient."""
         if not self.buffers:
             self.buffers = {
-                slot: [_zeros(value) for value, _ in self.params] for slot in self.slots
+                slot: [self._new_buffer(slot, value) for value, _ in self.params]
+                for slot in self.slots
             }
         self.steps += 1
         for index, (value, grad) in enumerate(self.params):
@@ -63,28 +64,32 @@ class Optimizer:
         """Restore what `state_dict` gave; InvalidValue or ShapeError if it does not fit."""
         steps = int(state["steps"]) if "steps" in state else None
         slots = self.slots if steps else ()
-        names = [f"{slot}.{index}" for slot in slots for index in range(len(self.params))]
-        if steps is None or set(names) != state.keys() - {"steps"}:
+        buffers = {
+            slot: [self._new_buffer(slot, value) for value, _ in self.params] for slot in slots
+        }
+        places = {
+            f"{slot}.{index}": buffer
+            for slot, tensors in buffers.items()
+            for index, buffer in enumerate(tensors)
+        }
+        if steps is None or places.keys() != state.keys() - {"steps"}:
             raise InvalidValue(
                 f"expected the state of {type(self).__name__} for {len(self.params)} parameters, "
                 f"got {', '.join(sorted(state)) or 'nothing'}"
             )
-        for name in names:
-            shape = self.params[int(name.split(".")[1])][0].shape
-            if state[name].shape != shape:
+        for name, buffer in places.items():
+            if state[name].shape != buffer.shape:
                 raise ShapeError(
-                    f"expected {name} of shape {tuple(shape)}, got {tuple(state[name].shape)}"
+                    f"expected {name} of shape {tuple(buffer.shape)}, "
+                    f"got {tuple(state[name].shape)}"
                 )
+            buffer.copy_(state[name])
         self.steps = steps
-        self.buffers = {
-            slot: [
-                empty(value.shape, dtype=value.dtype, device=value.device).copy_(
-                    state[f"{slot}.{index}"]
-                )
-                for index, (value, _) in enumerate(self.params)
-            ]
-            for slot in slots
-        }
+        self.buffers = buffers
+
+    def _new_buffer(self, slot: str, value: Tensor) -> Tensor:
+        """Zeros of a slot for a parameter."""
+        return empty(value.shape, dtype=value.dtype, device=value.device).zero_()
 
     def _update(self, value: Tensor, grad: Tensor, *buffers: Tensor) -> None:
         raise NotImplementedError(f"{type(self).__name__} has no update")
@@ -217,7 +222,3 @@ def clip_gradients(params: Iterable[tuple[Tensor, Tensor]], max_norm: float) -> 
     for grad in gradients:
         grad.mul_(scale)
     return norm
-
-
-def _zeros(like: Tensor) -> Tensor:
-    return empty(like.shape, dtype=like.dtype, device=like.device).zero_()

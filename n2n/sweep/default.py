@@ -21,11 +21,12 @@ width:
   - {int: [8, 24], step: 8, when: {model: unet}}
 depth: [1, 2, 3]
 blocks: {int: [4, 8], step: 2}
-optimizer: [sgd, adamw]
+optimizer: [sgd, adamw, muon]
 lr:
   - {log: [1, 20], when: {optimizer: sgd, model: seed}}
   - {log: [0.05, 2], when: {optimizer: sgd}}
   - {log: [5.0e-4, 1.0e-2], when: {optimizer: adamw}}
+  - {log: [1.0e-3, 1.0e-2], when: {optimizer: muon}}
 momentum: [0.0, 0.5]
 weight_decay: {value: 0.0, when: {optimizer: sgd}}
 batch_size: [32, 64, 100, 200]

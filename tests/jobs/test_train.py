@@ -280,7 +280,7 @@ def test_preset_and_model(make_set, options: list[str], preset: str, model: str)
     found = settings_of()
     assert (found["preset"], found["model"]) == (preset, model)
     assert (found["optimizer"], found["flips"], found["swap"]) == (
-        ("adamw", True, True) if preset == "fast" else ("sgd", False, False)
+        ("muon", True, True) if preset == "fast" else ("sgd", False, False)
     )
     assert found["precision"] == "fp32"
     assert "switched off" not in result.stderr
@@ -454,7 +454,7 @@ def test_no_fast_bf16(make_set, monkeypatch) -> None:
         (["--batch-size", "0"], "batch_size must be at least 1, got 0"),
         (["--batch-size", "-5"], "batch_size must be at least 1, got -5"),
         (["--model", "resnet"], "seed, unet"),
-        (["--optimizer", "lion"], "sgd, adam, adamw, got 'lion'"),
+        (["--optimizer", "lion"], "sgd, adam, adamw, muon, got 'lion'"),
         (["--schedule", "linear"], "constant, step, cosine, got 'linear'"),
         (["--loss", "huber"], "mse, l1, l0, relative-mse, log-mse, got 'huber'"),
         (["--set", "width"], "expected NAME=INTEGER such as width=64, got 'width'"),

@@ -1,4 +1,4 @@
-"""SGD, Adam, AdamW: as torch.optim, bit for bit again, to the minimum, and resumed."""
+"""SGD, Adam, AdamW, Muon: as torch.optim, bit for bit again, to the minimum, and resumed."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from n2n.errors import InvalidType, InvalidValue
-from n2n.nn import SGD, Adam, AdamW, Conv2d, clip_gradients
+from n2n.nn import SGD, Adam, AdamW, Conv2d, Muon, clip_gradients
 
 from .check import assert_close, seeded
 from .strategies import dtypes, seeds
@@ -21,9 +21,10 @@ ALL = [
     pytest.param(Adam, {"lr": 0.1}, id="Adam"),
     pytest.param(Adam, {"lr": 0.1, "weight_decay": 0.01}, id="Adam-decay"),
     pytest.param(AdamW, {"lr": 0.1}, id="AdamW"),
+    pytest.param(Muon, {"lr": 0.1}, id="Muon"),
 ]
 EVERY = pytest.mark.parametrize(("optimiser_class", "options"), ALL)
-SHAPES = [(3, 2, 2, 2), (3,), (1, 4)]
+SHAPES = [(3, 2, 2, 2), (3,), (1, 4), (32, 9, 2, 2)]  # the last is a matrix for Muon
 
 rates = st.floats(1e-4, 1)
 decays = st.sampled_from([0.0, 1e-4, 0.1])
@@ -239,13 +240,13 @@ def test_state_can_be_loaded_after_the_optimiser_was_made(generator: torch.Gener
 
 
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "1", None])
-@pytest.mark.parametrize("optimiser_class", [SGD, Adam, AdamW])
+@pytest.mark.parametrize("optimiser_class", [SGD, Adam, AdamW, Muon])
 def test_refuses_a_learning_rate(optimiser_class: Any, value: Any) -> None:
     with pytest.raises((InvalidValue, InvalidType), match="lr"):
         optimiser_class(start(), lr=value)
 
 
-@pytest.mark.parametrize("optimiser_class", [SGD, Adam, AdamW])
+@pytest.mark.parametrize("optimiser_class", [SGD, Adam, AdamW, Muon])
 def test_a_learning_rate_of_zero_changes_nothing(optimiser_class: Any) -> None:
     params = start()
     run(optimiser_class(params, lr=0.0), params, range(3))
@@ -275,6 +276,10 @@ NAN = float("nan")
         (Adam, {"weight_decay": -1.0}, "weight_decay"),
         (AdamW, {"weight_decay": NAN}, "weight_decay"),
         (AdamW, {"betas": (1.0, 0.9)}, "beta"),
+        (Muon, {"momentum": 1.0}, "momentum"),
+        (Muon, {"momentum": NAN}, "momentum"),
+        (Muon, {"iterations": 0}, "iterations"),
+        (Muon, {"weight_decay": -1.0}, "weight_decay"),
     ],
 )
 def test_refuses_an_option_by_name(
