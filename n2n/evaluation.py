@@ -15,7 +15,7 @@ from torch import Tensor
 from n2n.data import Split
 from n2n.data.batches import Pixels
 from n2n.errors import ShapeError
-from n2n.metrics import PooledEstimate, PooledPSNR, mse, psnr, ssim
+from n2n.metrics import PooledEstimate, PooledPSNR, PooledTruncated, mse, psnr, ssim
 from n2n.models import Network
 
 if TYPE_CHECKING:
@@ -47,6 +47,7 @@ class Scores:
     squared errors. input_psnr: of the noisy input. loss: mean squared error against the target.
     estimated_psnr: clean PSNR, pooled, from the noisy pairs alone, and estimated_mse, which is by
     chance zero or below where the error is small; sigma: noise of one view, on the scale [0, 1].
+    truncated_loss: mean of min(|error|, 0.1) against the target, where it was asked for.
     """
 
     images: int
@@ -59,6 +60,7 @@ class Scores:
     estimated_psnr: float | None = None
     estimated_mse: float | None = None
     sigma: float | None = None
+    truncated_loss: float | None = None
 
     @property
     def selection(self) -> float:
@@ -66,8 +68,10 @@ class Scores:
 
         Against the clean images, else estimated, else against the target. It ranks models as the
         pooled PSNR does, and is always there: a PSNR is not for images that come out exactly.
+        Where there are no clean images, and impulses or letters mislead a squared error, the
+        truncated one.
         """
-        for error in (self.mse, self.estimated_mse):
+        for error in (self.mse, self.truncated_loss, self.estimated_mse):
             if error is not None:
                 return -error
         return -self.loss
@@ -86,17 +90,19 @@ def evaluate(
     *,
     device: torch.device | str = "cpu",
     peers: "Peers | None" = None,
+    robust: bool = False,
 ) -> Scores:
     """Score the network on every pair of a split, a batch at a time.
 
     Puts the network into inference mode and leaves it there. ShapeError if it does not fit.
     peers: share the batches out; every process calls this, and has the scores of all.
+    robust: with the truncated loss.
     """
-    batches = batches_of(split)
+    whole, batches = Tally.of(split, robust=robust), batches_of(split)
+    mine = batches if peers is None else batches[peers.rank :: peers.size]
+    part = tally_batches(network, split, mine, device=device, robust=robust)
     if peers is None:
-        return tally_batches(network, split, batches, device=device).scores()
-    part = tally_batches(network, split, batches[peers.rank :: peers.size], device=device)
-    whole = Tally.of(split)
+        return part.scores()
     whole.merge_numbers(peers.add_up_numbers(part.numbers))
     return whole.scores()
 
@@ -114,6 +120,7 @@ def tally_batches(
     batches: Iterable[tuple[int, int]],
     *,
     device: torch.device | str = "cpu",
+    robust: bool = False,
 ) -> "Tally":
     """The sums over some batches, merged in their order; others merge them with those over the
     rest of the split.
@@ -122,11 +129,11 @@ def tally_batches(
     """
     require_fit(network, split)
     network.eval()
-    tally = Tally.of(split)
+    tally = Tally.of(split, robust=robust)
     for group, together in groupby(batches, key=itemgetter(0)):
         columns = read_group(split, group)
         for _, first in together:
-            tally.merge(tally_batch(network, split, columns, first, device=device))
+            tally.merge(tally_batch(network, split, columns, first, device=device, robust=robust))
     return tally
 
 
@@ -153,12 +160,13 @@ def tally_batch(
     first: int,
     *,
     device: torch.device | str = "cpu",
+    robust: bool = False,
 ) -> "Tally":
     """The sums over the batch from row `first` of a row group on, for a network that fits and is
     in inference mode."""
     rows = slice(first, first + _batch_rows(split))
     part = {name: to_float(column[rows], device) for name, column in columns.items()}
-    tally = Tally.of(split)
+    tally = Tally.of(split, robust=robust)
     tally.add(network, part["input"], part["target"], part.get("clean"))
     return tally
 
@@ -189,13 +197,14 @@ class Tally:
     """Sums over the batches of a split, or of a part of it. It travels between processes."""
 
     @classmethod
-    def of(cls, split: Split) -> "Tally":
+    def of(cls, split: Split, *, robust: bool = False) -> "Tally":
         """Of nothing yet, for what the split can tell."""
-        return cls(noisy=split.target == "noisy", clean=split.has_clean)
+        return cls(noisy=split.target == "noisy", clean=split.has_clean, robust=robust)
 
-    def __init__(self, *, noisy: bool, clean: bool) -> None:
+    def __init__(self, *, noisy: bool, clean: bool, robust: bool = False) -> None:
         self.estimate = PooledEstimate() if noisy else None
         self.pooled = PooledPSNR() if clean else None
+        self.truncated = PooledTruncated() if robust else None
         self.loss = PooledPSNR()
         self.sums: dict[str, float] = {}
         self.images = 0
@@ -204,6 +213,8 @@ class Tally:
         denoised = network(x).clamp(0, 1)
         self.images += len(x)
         self.loss.add(denoised, y)
+        if self.truncated is not None:
+            self.truncated.add(denoised, y)
         if self.estimate is not None:
             self.estimate.add(denoised, x, y, network(y).clamp(0, 1))
         if clean is not None and self.pooled is not None:
@@ -215,34 +226,30 @@ class Tally:
 
     def merge(self, other: "Tally") -> None:
         """Add another part's sums."""
-        self.images += other.images
-        self.loss.merge(other.loss)
-        if self.estimate is not None and other.estimate is not None:
-            self.estimate.merge(other.estimate)
-        if self.pooled is not None and other.pooled is not None:
-            self.pooled.merge(other.pooled)
-        for name, total in other.sums.items():
-            self.sums[name] = self.sums.get(name, 0.0) + total
+        self.merge_numbers(other.numbers)
 
     @property
     def numbers(self) -> list[float]:
         """All sums, as many for every part of a split: to be added up elsewhere."""
-        pooled = (self.loss, self.estimate, self.pooled)
-        sums = [number for part in pooled if part is not None for number in part.sums]
+        sums = [number for part in self._pooled for number in part.sums]
         return [self.images, *sums, *(self.sums.get(name, 0.0) for name in MEANS)]
 
     def merge_numbers(self, numbers: Sequence[float]) -> None:
         """Add the `numbers` of other parts, added up, to a tally of the same split."""
         images, *rest = numbers
         self.images += int(images)
-        for part in (self.loss, self.estimate, self.pooled):
-            if part is not None:
-                count = len(part.sums)
-                part.merge_sums(rest[:count])
-                rest = rest[count:]
+        for part in self._pooled:
+            count = len(part.sums)
+            part.merge_sums(rest[:count])
+            rest = rest[count:]
         if self.pooled is not None:
             for name, total in zip(MEANS, rest, strict=True):
                 self.sums[name] = self.sums.get(name, 0.0) + total
+
+    @property
+    def _pooled(self) -> "list[PooledPSNR | PooledEstimate | PooledTruncated]":
+        pooled = (self.loss, self.truncated, self.estimate, self.pooled)
+        return [part for part in pooled if part is not None]
 
     def _sum(self, name: str, values: Tensor) -> None:
         self.sums[name] = self.sums.get(name, 0.0) + float(values.sum())
@@ -257,5 +264,6 @@ class Tally:
             estimated_psnr=estimate.psnr if estimate is not None else None,
             estimated_mse=estimate.mse if estimate is not None else None,
             sigma=estimate.sigma if estimate is not None else None,
+            truncated_loss=self.truncated.mean if self.truncated is not None else None,
             **means,
         )

@@ -275,7 +275,11 @@ class Trainer:
         if self.pairs.val is not None:
             with self.descent.averaged():
                 scores = evaluate(
-                    self.network, self.pairs.val, device=self.config.device, peers=self.peers
+                    self.network,
+                    self.pairs.val,
+                    device=self.config.device,
+                    peers=self.peers,
+                    robust=self.config.is_robust,
                 )
             if not math.isfinite(scores.loss):
                 raise self._diverged(f"the validation loss is {scores.loss}", done.batch)

@@ -1,5 +1,6 @@
 """Scores against scikit-image and numpy."""
 
+import dataclasses
 import math
 import pickle
 from typing import Any
@@ -13,6 +14,7 @@ from n2n import evaluation, models
 from n2n.data import Split
 from n2n.errors import ShapeError
 from n2n.evaluation import Scores, evaluate, require_fit, tally_groups, to_float
+from n2n.metrics import PooledPSNR, PooledTruncated
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -195,6 +197,39 @@ def test_selection() -> None:
     by_estimate = Scores(1, loss=0.5, estimated_mse=-0.01)
     assert by_estimate.selection > Scores(1, loss=0.1, estimated_mse=0.0).selection
     assert Scores(1, loss=0.1).selection > Scores(1, loss=0.2).selection
+    by_most = Scores(1, loss=0.5, estimated_mse=0.3, truncated_loss=0.01)
+    worse = Scores(1, loss=0.1, estimated_mse=0.1, truncated_loss=0.02)
+    assert by_most.selection > worse.selection
+    assert Scores(1, loss=0.1, mse=0.02, truncated_loss=0.9).selection == -0.02
+
+
+def test_the_truncated_loss(make_set) -> None:
+    """Reference: all pairs at once, in numpy. It is there where it is asked for."""
+    split = make_set(val=300, sigma=40.0).val
+    of = predictions(split)
+    distances = np.minimum(np.abs(of["denoised"] - of["target"]), 0.1)
+    assert 0.3 < (distances == 0.1).mean() < 0.9
+    found = evaluate(network(), split, robust=True)
+    assert found.truncated_loss == pytest.approx(distances.mean(), rel=1e-5)
+    plain = evaluate(network(), split)
+    assert plain.truncated_loss is None
+    assert dataclasses.replace(found, truncated_loss=None) == plain
+
+
+def test_impulses_mislead_the_squared_error_but_not_the_truncated() -> None:
+    """Of a grey set, half of its targets white: the mean of targets against what is there."""
+    grey, targets = torch.full((40, 1, 8, 8), 0.25), torch.full((40, 1, 8, 8), 0.25)
+    targets[:, :, ::2] = 1.0
+    targets[:, :, 1::4, ::2] = 0.25 + 0.02
+    found = []
+    for predicted in (grey, torch.full_like(grey, float(targets.mean()))):
+        truncated, squares = PooledTruncated(), PooledPSNR()
+        truncated.add(predicted, targets)
+        squares.add(predicted, targets)
+        found.append((truncated.mean, squares.mse))
+    (robust, squared), (robust_of_mean, squared_of_mean) = found
+    assert robust < robust_of_mean
+    assert squared > squared_of_mean
 
 
 @pytest.mark.parametrize(

@@ -657,6 +657,17 @@ def test_a_model_is_chosen_without_clean_images(
     assert load_model(run / "model.safetensors")[0].channels == 3
 
 
+@pytest.mark.parametrize("loss", ["l1", "l0"])
+@pytest.mark.parametrize("clean", [True, False])
+def test_losses_for_outliers_choose_by_what_most_pixels_say(
+    make_set, run: Path, loss: str, clean: bool
+) -> None:
+    """Unless there are clean images."""
+    mine = Trainer(published(**TINY, loss=loss), make_set(clean=clean), run)
+    scores = [line["val"] for line in mine.train()]
+    assert mine.position.best == -min(line["mse" if clean else "truncated_loss"] for line in scores)
+
+
 def test_a_perfect_image_does_not_spoil_the_choice(make_set, run: Path, monkeypatch) -> None:
     """One image that comes out exactly has an infinite PSNR; the others still tell."""
     pairs = make_set()

@@ -218,7 +218,7 @@ def score(line: dict[str, Any], metric: str) -> float:
 def selection(line: dict[str, Any]) -> float:
     """What a run chooses its best epoch by, as `Scores.selection`, of a line of metrics.jsonl."""
     scores = line["val"]
-    for name in ("mse", "estimated_mse"):
+    for name in ("mse", "truncated_loss", "estimated_mse"):
         if scores.get(name) is not None:
             return -float(scores[name])
     return -float(scores["loss"])
