@@ -75,7 +75,7 @@ def orthogonalise(matrix: Tensor, iterations: int = 5) -> Tensor:
     The products are those of the shorter side.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.t()
-    x = wide / (wide.norm() + TINY)
+    x: Tensor = wide / (wide.norm() + TINY)
     a, b, c = COEFFICIENTS
     for _ in range(iterations):
         gram = x @ x.t()

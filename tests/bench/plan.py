@@ -60,8 +60,13 @@ class Plan:
         return tuple(name for name in VARIANTS if name != "compile" or not self.quick)
 
     def config(self, network: str, precision: str = "fp32") -> TrainConfig:
-        """The preset of a network: its batch size, optimiser and learning rate."""
+        """The preset of a network: its batch size, optimiser and learning rate.
+
+        AdamW in place of Muon, which torch computes in bf16: layers are compared here.
+        """
         config = TrainConfig.of(model=network)
+        if config.optimizer == "muon":
+            config = replace(config, optimizer="adamw")
         batch = self.batch_size or (8 if self.quick else config.batch_size)
         return replace(
             config,

@@ -101,6 +101,23 @@ def test_both_sides_take_the_same_steps(name: str, variant: str) -> None:
     )
 
 
+@pytest.mark.parametrize("variant", ["eager", "channels_last"])
+def test_muon_moves_both_sides_alike(variant: str) -> None:
+    """As far as torch's bf16 goes where a direction is weak, on layers of both kinds."""
+    sizes = {"width": 8, "hidden": 96, "blocks": 2}
+    config = TrainConfig.of(model="n2n", batch_size=4, model_config=sizes, lr=0.01)
+    ours, torchs = Own(config), Twin(config, variant)
+    before = ours.network.state_dict()
+    x, y = draw_batch(config, 16)
+    ours.step(x, y)
+    torchs.step(torchs.prepare(x), torchs.prepare(y))
+    twins = torchs.network.state_dict()
+    for name, value in ours.network.state_dict().items():
+        moved, expected = value - before[name], twins[name] - before[name]
+        assert (moved - expected).norm() <= 0.2 * expected.norm(), name
+        assert expected.abs().max() > 1e-3, name
+
+
 def test_training_beside_the_twin_and_its_curve(make_set, tmp_path: Path) -> None:
     make_set(rows=40, val=10)
     threads = torch.get_num_threads()

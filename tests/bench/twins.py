@@ -16,6 +16,8 @@ from n2n.config import TrainConfig
 
 __all__ = ["PatchBlock", "Residual", "Skip", "make_optimizer", "twin", "twin_of"]
 
+SIDE = 32  # of a matrix for Muon, at least
+
 
 class Residual(nn.Module):
     """y = x + f(x)."""
@@ -73,8 +75,53 @@ def twin_of(module: own.Module) -> nn.Module:
     return _convert(module, owned=False)
 
 
-def make_optimizer(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
-    """torch's optimiser of a run's settings."""
+class MuonAndAdamW:
+    """torch's Muon, of large matrices as `n2n.nn.Muon` has them, and AdamW of all others.
+
+    torch's Muon takes matrices alone. It is given views of the weights, whose columns lie as
+    memory does: an orthogonal step does not depend on their order.
+    """
+
+    def __init__(self, config: TrainConfig, network: nn.Module) -> None:
+        parameters = list(network.parameters())
+        large = [p for p in parameters if p.dim() > 1 and min(len(p), p[0].numel()) >= SIDE]
+        self.views = [(p, nn.Parameter(_as_matrix(p.data))) for p in large]
+        others = [p for p in parameters if all(p is not q for q in large)]
+        settings: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+        matrices = [view for _, view in self.views]
+        factor = {"adjust_lr_fn": "match_rms_adamw"}
+        self.parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(others, fused=True, **settings)
+        ]
+        if matrices:
+            self.parts.append(torch.optim.Muon(matrices, **settings, **factor))
+        self.param_groups = [group for part in self.parts for group in part.param_groups]
+
+    def zero_grad(self) -> None:
+        self.parts[0].zero_grad()
+        for p, _ in self.views:
+            p.grad = None
+
+    def step(self) -> None:
+        for p, view in self.views:
+            view.grad = None if p.grad is None else _as_matrix(p.grad)
+        for part in self.parts:
+            part.step()
+
+
+def _as_matrix(weight: Tensor) -> Tensor:
+    """(A, B, …) as (A, ·), a view."""
+    if weight.is_contiguous():
+        return weight.flatten(1)
+    return weight.permute(0, *range(2, weight.dim()), 1).flatten(1)
+
+
+def make_optimizer(
+    config: TrainConfig, network: nn.Module
+) -> "torch.optim.Optimizer | MuonAndAdamW":
+    """torch's optimiser of a run's settings, for a network that is where it stays."""
+    if config.optimizer == "muon":
+        return MuonAndAdamW(config, network)
     kinds: dict[str, Callable[..., torch.optim.Optimizer]] = {
         "sgd": torch.optim.SGD,
         "adam": torch.optim.Adam,

@@ -238,7 +238,10 @@ def test_a_cliff_is_a_pixel_of_twice_its_neighbours_time() -> None:
 def test_presets_give_batch_and_optimiser() -> None:
     plan = Plan(("seed",), ("seed",), ("fp32",))
     assert (plan.config("seed").batch_size, plan.config("seed").optimizer) == (100, "sgd")
-    assert (plan.config("unet").batch_size, plan.config("unet").optimizer) == (64, "adamw")
+    assert (plan.config("unet").batch_size, plan.config("unet").optimizer) == (
+        64,
+        "adamw",
+    )  # in place of muon
     assert Plan((), (), (), batch_size=7).config("unet").batch_size == 7
 
 
