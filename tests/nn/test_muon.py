@@ -105,3 +105,13 @@ def test_no_second_moment_is_kept_of_a_matrix() -> None:
         Muon(params()[:1]).load_state_dict(state)
     with pytest.raises(ShapeError, match=r"square.0 of shape \(0,\)"):
         Muon(params()).load_state_dict(state | {"square.0": torch.zeros(32, 32)})
+
+
+def test_what_is_left_of_a_dead_row_is_zero() -> None:
+    """Its products would be below the smallest float32 that processors are fast with."""
+    matrix = torch.randn(40, 60, generator=seeded(2))
+    without = matrix.clone()
+    matrix[[3, 30]] *= 1e-18
+    without[[3, 30]] = 0
+    assert torch.equal(orthogonalise(matrix), orthogonalise(without))
+    assert not orthogonalise(matrix)[[3, 30]].any()
