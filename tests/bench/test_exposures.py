@@ -31,3 +31,16 @@ def test_photographs_of_one_name_stay_apart(tmp_path: Path) -> None:
     for noisy in (first, second):
         assert abs((noisy - clean).std() - 10) < 0.5
     assert abs(np.corrcoef((first - clean).ravel(), (second - clean).ravel())[0, 1]) < 0.05
+
+
+def test_crops_from_the_middle_of_those_as_large(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 31, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "photos/large.png")
+    Image.fromarray(pixels[:29]).save(tmp_path / "photos/small.png")
+    out = tmp_path / "out"
+    options = [str(tmp_path / "photos"), str(out), "--crop", "30"]
+    assert CliRunner().invoke(main, options, catch_exceptions=False).exit_code == 0
+    (clean,) = (out / "clean").iterdir()
+    assert clean.name == "00000-large.png"
+    assert (np.asarray(Image.open(clean)) == pixels[5:35, 0:30]).all()
