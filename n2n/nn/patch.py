@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, empty
 
-from n2n.errors import ShapeError
+from n2n.errors import InvalidValue, ShapeError
 from n2n.nn.arguments import Pair, require_at_least
 from n2n.nn.conv import Conv2d, ConvTranspose2d
 from n2n.nn.geometry import Span
@@ -111,6 +111,28 @@ class PatchBlock(Module):
         for gradient in (grad_into, grad_back):
             gradient.finish()
         return grad_x
+
+    def silent(self) -> Tensor:
+        """Which hidden channels (G,) were 0 throughout the last forward pass in training mode."""
+        if self._saved is None:
+            raise InvalidValue("PatchBlock.silent needs a forward in training mode before it")
+        (_, kept), _ = self._saved
+        loud: Tensor = (kept > 0).sum(0)
+        return loud == 0
+
+    def redraw(self, channels: Tensor, generator: Generator | None = None) -> None:
+        """Give hidden channels, a mask (G,), new random weights in, and none out.
+
+        y stays what it was wherever they were 0. They learn: first those out, then those in.
+        """
+        weight = self.down.weight.value  # (G, C, k, k)
+        bound = weight[0].numel() ** -0.5
+        drawn = empty(weight.shape, dtype=weight.dtype, device=weight.device)
+        drawn.uniform_(-bound, bound, generator=generator)
+        weight[channels] = drawn[channels]
+        self.up.weight.value[channels] = 0.0
+        if self.down.bias is not None:
+            self.down.bias.value[channels] = 0.0
 
     def input_span(self, span: Span, axis: int) -> Span:
         first, last = ((edge - self.shift) // self.patch for edge in span)
