@@ -161,7 +161,9 @@ def load_model(path: str | Path) -> tuple[Network, dict[str, Any]]:
     try:
         architecture = metadata["architecture"]
         generator = torch.Generator()  # the values are replaced: leave torch's own generator alone
-        network = models.create(architecture["name"], generator=generator, **architecture["config"])
+        name = architecture["name"]
+        config = models.with_earlier(name, architecture["config"])
+        network = models.create(name, generator=generator, **config)
         network.load_state_dict(_of_model(tensors))
     # RuntimeError: torch has no memory for an architecture that no file could hold.
     except (KeyError, TypeError, RuntimeError, N2NError) as error:

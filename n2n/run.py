@@ -22,9 +22,11 @@ from typing import Any
 
 import yaml
 
+from n2n import models
 from n2n.checkpoint import Learner, describe, read_tensors, write_tensors
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.files import TEMPORARY, digest_of, replacing
+from n2n.models import Network
 from n2n.position import Position
 
 __all__ = ["RunDirectory"]
@@ -175,6 +177,7 @@ class RunDirectory:
         that lack an epoch.
         """
         tensors, metadata = read_tensors(self.last_path)
+        self._require_same_network(learner.network, metadata)
         try:
             position = Position(**metadata["position"])
         except (KeyError, TypeError) as error:
@@ -189,6 +192,16 @@ class RunDirectory:
             raise ModelFileError(message) from error
         self._keep_metrics(position.epoch)
         return position
+
+    def _require_same_network(self, network: Network, metadata: dict[str, Any]) -> None:
+        """RunConflict for a network of the same shapes that an earlier version trained."""
+        config = metadata.get("architecture", {}).get("config", network.config)
+        for name, value in models.with_earlier(network.name, config).items():
+            if name not in config and network.config[name] != value:
+                raise RunConflict(
+                    f"{self.path}: expected a network with {name} {network.config[name]}, found "
+                    f"an earlier version's with {value}; choose another --run"
+                )
 
     def add_metrics(self, line: dict[str, Any]) -> None:
         """Append one epoch's line to metrics.jsonl."""

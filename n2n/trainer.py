@@ -28,7 +28,6 @@ from n2n.neighbours import GAMMA, neighbour_pair
 from n2n.pipeline import feed
 from n2n.position import Position, share_state
 from n2n.provenance import describe_set, recorded, versions
-from n2n.revival import revive
 from n2n.run import RunDirectory
 
 if TYPE_CHECKING:
@@ -43,8 +42,8 @@ AUGMENTATION, CELLS = 2, 6
 class Trainer:
     """Trains a network on a pair set, in a run directory that it can be resumed from.
 
-    start: the model file whose digest is config.start, and whose weights the run begins with,
-    those of units that answer to nothing apart (`n2n.revival`); a run that has begun has a copy.
+    start: the model file whose digest is config.start, and whose weights the run begins with; a
+    run that has begun has a copy of it.
 
     `on_batch(images)` hears of every batch, `on_epoch(line)` of every epoch and its metrics.
     `stop` may be set to True at any time: the batch ends, a checkpoint is written, and `train`
@@ -130,7 +129,6 @@ class Trainer:
         self.network.skip_input_gradient()
         try:
             with self._held():
-                self._begin()
                 while not self.finished:
                     self._train_epoch()
                     self._finish_epoch()
@@ -163,17 +161,6 @@ class Trainer:
             lambda: {"epoch": self.position.epoch, "batch": self.position.batch},
             device=self.config.device,
         )
-
-    def _begin(self) -> None:
-        """What comes before the first step of a run that begins with a model's weights."""
-        if not self.config.start or self.resumed:
-            return
-        if self.leads:
-            with closing(feed(self._batches(), self.config.device, threaded=False)) as batches:
-                revive(self.network, (x for x, _ in batches), seed=self.config.seed)
-            self.descent.learner.begin_with(self.network.state_dict())
-        if self.peers is not None:
-            self.position = share_state(self.peers, self.descent.learner, self.position)
 
     def _train_epoch(self) -> None:
         """The steps of one epoch, from wherever the position stands in it."""

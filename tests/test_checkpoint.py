@@ -72,6 +72,19 @@ def test_round_trip(tmp_path: Path, name: str, config: dict[str, int]) -> None:
     }
 
 
+def test_a_network_of_an_earlier_version_has_no_leak(tmp_path: Path) -> None:
+    """Its file says nothing of one, and its hidden channels stand behind a ReLU."""
+    before = network("n2n", width=4, hidden=8, blocks=1, leak=0)
+    path = tmp_path / "model.safetensors"
+    config = {name: value for name, value in before.config.items() if name != "leak"}
+    save_model(path, before, {"architecture": {"name": "n2n", "config": config}})
+    after, _ = load_model(path)
+    assert after.config == before.config
+    x = torch.randn(1, 3, 8, 8)
+    assert torch.equal(after(x), before.eval()(x))
+    assert not torch.equal(after(x), network("n2n", width=4, hidden=8, blocks=1).eval()(x))
+
+
 def test_the_file_is_plain_safetensors(tmp_path: Path) -> None:
     """Another program reads the tensors by torch's names, and the JSON under the key n2n."""
     path = tmp_path / "model.safetensors"

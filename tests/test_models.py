@@ -36,10 +36,11 @@ class Skip(Residual):
 
 
 class Patches(torch.nn.Module):
-    """y = x + up(relu(down(x))), inside of a border of `shift` pixels."""
+    """y = x + up(act(down(x))), inside of a border of `shift` pixels."""
 
-    def __init__(self, width: int, hidden: int, shift: int) -> None:
+    def __init__(self, width: int, hidden: int, shift: int, leak: int) -> None:
         super().__init__()
+        self.act = torch.nn.LeakyReLU(leak / 100)
         self.down = torch.nn.Conv2d(width, hidden, 2, 2)
         self.up = torch.nn.ConvTranspose2d(hidden, width, 2, 2)
         self.shift = shift
@@ -49,18 +50,23 @@ class Patches(torch.nn.Module):
         y = x.clone()
         inside = x[:, :, s : height - s, s : width - s]
         if inside.numel():
-            y[:, :, s : height - s, s : width - s] += self.up(self.down(inside).relu())
+            y[:, :, s : height - s, s : width - s] += self.up(self.act(self.down(inside)))
         return y
 
 
 def torch_n2n(
-    channels: int = 3, width: int = 64, hidden: int = 128, blocks: int = 8, levels: int = 1
+    channels: int = 3,
+    width: int = 64,
+    hidden: int = 128,
+    blocks: int = 8,
+    levels: int = 1,
+    leak: int = 10,
 ) -> torch.nn.Module:
     nn = torch.nn
 
     def level(left: int, width: int, hidden: int) -> list[tuple[str, torch.nn.Module]]:
         modules: list[tuple[str, torch.nn.Module]] = [
-            (f"block{i}", Patches(width, hidden, i % 2)) for i in range(blocks)
+            (f"block{i}", Patches(width, hidden, i % 2, leak)) for i in range(blocks)
         ]
         if left > 1:
             lower = [
@@ -240,7 +246,7 @@ def test_multiples_and_defaults() -> None:
     assert set(models.create("unet").config) == {"channels", "width", "depth"}
     for levels in (1, 2, 3):
         assert models.create("n2n", width=2, levels=levels).multiple == 2 ** (levels + 1)
-    expected = {"channels": 3, "width": 64, "hidden": 128, "blocks": 8, "levels": 1}
+    expected = {"channels": 3, "width": 64, "hidden": 128, "blocks": 8, "levels": 1, "leak": 10}
     assert models.create("n2n").config == expected
 
 
@@ -313,6 +319,7 @@ def test_refuses_an_unknown_name() -> None:
         ("seed", {"widht": 2}, ["widht", "channels", "width"]),
         ("n2n", {"depth": 2}, ["depth", "channels", "width", "hidden", "blocks", "levels"]),
         ("n2n", {"blocks": 0}, ["blocks", "0"]),
+        ("n2n", {"leak": -1}, ["leak", "-1"]),
         ("unet", {"layers": 2}, ["layers", "channels", "width", "depth"]),
         ("seed", {"channels": 0}, ["channels", "0"]),
         ("seed", {"width": -1}, ["width", "-1"]),

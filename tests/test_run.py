@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from n2n import models
-from n2n.checkpoint import Learner, read_tensors
+from n2n.checkpoint import Learner, read_tensors, write_tensors
 from n2n.config import TrainConfig
 from n2n.errors import InvalidValue, ModelFileError, RunConflict
 from n2n.nn import SGD
@@ -205,6 +205,22 @@ def test_a_checkpoint_of_another_network_or_optimizer(trained: tuple, width: int
     position = {"position": Position(epoch=1).as_dict()}
     directory.save(directory.last_path, Learner(network, optimizer), position)
     assert_refused(trained, ModelFileError, str(directory.last_path))
+
+
+def test_a_run_of_an_earlier_version_does_not_go_on_as_another_network(
+    make_set, tmp_path: Path
+) -> None:
+    pairs, run = make_set(), tmp_path / "run"
+    config = TrainConfig(model_config={"width": 2, "hidden": 3, "blocks": 1}, epochs=1)
+    Trainer(config, pairs, run).train()
+    last = run / "checkpoints" / "last.safetensors"
+    tensors, metadata = read_tensors(last)
+    del metadata["architecture"]["config"]["leak"]
+    write_tensors(last, tensors, metadata)
+    before = last.read_bytes()
+    with pytest.raises(RunConflict, match=r"expected a network with leak 10, found .* with 0"):
+        Trainer(config, pairs, run)
+    assert last.read_bytes() == before
 
 
 def test_a_checkpoint_restores_all_of_it(trained: tuple, tmp_path: Path) -> None:

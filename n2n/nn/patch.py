@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, empty
 
-from n2n.errors import InvalidValue, ShapeError
-from n2n.nn.arguments import Pair, require_at_least
+from n2n.errors import ShapeError
+from n2n.nn.activation import Activation, LeakyReLU, ReLU
+from n2n.nn.arguments import Pair, require_at_least, require_not_negative
 from n2n.nn.conv import Conv2d, ConvTranspose2d
 from n2n.nn.geometry import Span
 from n2n.nn.module import Module, scratch
@@ -25,14 +26,15 @@ __all__ = ["PatchBlock"]
 
 
 class PatchBlock(Module):
-    """y = x + up(relu(down(x))): each patch of pixels through a layer of hidden channels and back.
+    """y = x + up(act(down(x))): each patch of pixels through a layer of hidden channels and back.
 
     down is a Conv2d and up a ConvTranspose2d, both of kernel and stride `patch`, so that patches
-    overlap nowhere. They begin `shift` pixels inside of the image; a border so wide stays as it
-    is. With X the patches as rows, (N·P·Q, K),
+    overlap nowhere; act is a LeakyReLU of slope `negative_slope`, or a ReLU if that is 0. The
+    patches begin `shift` pixels inside of the image; a border so wide stays as it is. With X the
+    patches as rows, (N·P·Q, K),
 
-        H = max(X W₁ + b₁, 0)      Y = X + H W₂ + b₂
-        dH = dY W₂ᵀ where H > 0    dX = dY + dH W₁ᵀ    dW₁ = Xᵀ dH    dW₂ = Hᵀ dY
+        H = act(X W₁ + b₁)            Y = X + H W₂ + b₂
+        dH = dY W₂ᵀ · act'(H)         dX = dY + dH W₁ᵀ    dW₁ = Xᵀ dH    dW₂ = Hᵀ dY
 
     x, y: (N, channels, H, W), H - 2·shift and W - 2·shift multiples of patch, else ShapeError.
     The parameters are those of down and up. Without a shift it is a Residual of the three layers,
@@ -46,6 +48,7 @@ class PatchBlock(Module):
         hidden: int,
         patch: int = 2,
         shift: int = 0,
+        negative_slope: float = 0.0,
         *,
         generator: Generator | None = None,
         device: device | str | None = None,
@@ -53,6 +56,7 @@ class PatchBlock(Module):
     ) -> None:
         self.patch = require_at_least(patch, 1, name="patch")
         self.shift = require_at_least(shift, 0, name="shift")
+        self.negative_slope = require_not_negative(negative_slope, name="negative_slope")
         self.down = Conv2d(
             channels, hidden, patch, patch, generator=generator, device=device, dtype=dtype
         )
@@ -82,7 +86,8 @@ class PatchBlock(Module):
         for block in self._blocks(x, into):
             rows = self._cut(x, block, into, "patches")  # (L, K)
             inner = kept[block.positions] if self.training else self._inner(rows, into)
-            inner.copy_(bias_into).addmm_(rows, into.t()).clamp_(min=0)  # (L, G)
+            inner.copy_(bias_into).addmm_(rows, into.t())  # (L, G)
+            self._activation.apply_(inner)
             rows.add_(bias_back.repeat(self.patch**2)).addmm_(inner, back)
             self._paste(rows, block, y)
             self._keep_border(x, y, block)
@@ -104,7 +109,8 @@ class PatchBlock(Module):
             rows = self._cut(grad_output, block, into, "patches")  # (L, K)
             grad_back.add(rows, inner, rows)
             grad_inner = self._inner(rows, into)
-            grad_inner.addmm_(rows, back.t(), beta=0).mul_(inner.sign())
+            grad_inner.addmm_(rows, back.t(), beta=0)
+            self._activation.differentiate_(grad_inner, inner)
             grad_into.add(self._cut(x, block, into, "before"), grad_inner, grad_inner)
             self._paste(rows.addmm_(grad_inner, into), block, grad_x)
             self._keep_border(grad_output, grad_x, block)
@@ -112,31 +118,13 @@ class PatchBlock(Module):
             gradient.finish()
         return grad_x
 
-    def silent(self) -> Tensor:
-        """Which hidden channels (G,) were 0 throughout the last forward pass in training mode."""
-        if self._saved is None:
-            raise InvalidValue("PatchBlock.silent needs a forward in training mode before it")
-        (_, kept), _ = self._saved
-        loud: Tensor = (kept > 0).sum(0)
-        return loud == 0
-
-    def redraw(self, channels: Tensor, generator: Generator | None = None) -> None:
-        """Give hidden channels, a mask (G,), new random weights in, and none out.
-
-        y stays what it was wherever they were 0. They learn: first those out, then those in.
-        """
-        weight = self.down.weight.value  # (G, C, k, k)
-        bound = weight[0].numel() ** -0.5
-        drawn = empty(weight.shape, dtype=weight.dtype, device=weight.device)
-        drawn.uniform_(-bound, bound, generator=generator)
-        weight[channels] = drawn[channels]
-        self.up.weight.value[channels] = 0.0
-        if self.down.bias is not None:
-            self.down.bias.value[channels] = 0.0
-
     def input_span(self, span: Span, axis: int) -> Span:
         first, last = ((edge - self.shift) // self.patch for edge in span)
         return first * self.patch + self.shift, (last + 1) * self.patch + self.shift - 1
+
+    @property
+    def _activation(self) -> Activation:
+        return LeakyReLU(self.negative_slope) if self.negative_slope else ReLU()
 
     def _count(self, x: Tensor) -> Pair:
         """P and Q for (N, C, H, W)."""

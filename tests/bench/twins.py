@@ -42,13 +42,14 @@ class Skip(nn.Module):
 
 
 class PatchBlock(nn.Module):
-    """y = x + up(relu(down(x))) inside of a border of `shift` pixels, which stay as they are."""
+    """y = x + up(act(down(x))) inside of a border of `shift` pixels, which stay as they are."""
 
-    def __init__(self, down: nn.Module, up: nn.Module, shift: int) -> None:
+    def __init__(self, down: nn.Module, up: nn.Module, shift: int, negative_slope: float) -> None:
         super().__init__()
         self.down = down
         self.up = up
         self.shift = shift
+        self.negative_slope = negative_slope
 
     def forward(self, x: Tensor) -> Tensor:
         border = self.shift
@@ -58,7 +59,12 @@ class PatchBlock(nn.Module):
         return x + nn.functional.pad(self._through(inside), (border,) * 4)
 
     def _through(self, x: Tensor) -> Tensor:
-        y: Tensor = self.up(nn.functional.relu(self.down(x), inplace=True))
+        hidden = self.down(x)
+        if self.negative_slope:
+            hidden = nn.functional.leaky_relu(hidden, self.negative_slope, inplace=True)
+        else:
+            hidden = nn.functional.relu(hidden, inplace=True)
+        y: Tensor = self.up(hidden)
         return y
 
 
@@ -204,7 +210,10 @@ CONVERSIONS: dict[type, Callable[[Any, bool], nn.Module]] = {
     own.PixelUnshuffle: lambda module, owned: nn.PixelUnshuffle(module.factor),
     own.NearestUpsample: lambda module, owned: nn.Upsample(scale_factor=module.scale),
     own.PatchBlock: lambda module, owned: PatchBlock(
-        _conv(module.down, False), _conv_transpose(module.up, False), module.shift
+        _conv(module.down, False),
+        _conv_transpose(module.up, False),
+        module.shift,
+        module.negative_slope,
     ),
     own.Residual: lambda module, owned: Residual(_convert(module.inner, owned=False)),
     own.Skip: lambda module, owned: Skip(_convert(module.inner, owned=False)),

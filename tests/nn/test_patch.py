@@ -15,10 +15,13 @@ from .strategies import Case, dtypes, layouts, seeds
 
 
 class Reference(torch.nn.Module):
-    """x + up(relu(down(x))) in torch."""
+    """x + up(act(down(x))) in torch."""
 
-    def __init__(self, channels: int, hidden: int, patch: int, shift: int) -> None:
+    def __init__(
+        self, channels: int, hidden: int, patch: int, shift: int, negative_slope: float = 0.0
+    ) -> None:
         super().__init__()
+        self.act = torch.nn.LeakyReLU(negative_slope)
         self.down = torch.nn.Conv2d(channels, hidden, patch, patch)
         self.up = torch.nn.ConvTranspose2d(hidden, channels, patch, patch)
         self.shift = shift
@@ -28,7 +31,7 @@ class Reference(torch.nn.Module):
         if min(height, width) <= 2 * s:
             return x + 0 * sum(item.sum() for item in self.parameters())
         inside = x[:, :, s : height - s, s : width - s]
-        return x + torch.nn.functional.pad(self.up(self.down(inside).relu()), (s, s, s, s))
+        return x + torch.nn.functional.pad(self.up(self.act(self.down(inside))), (s, s, s, s))
 
 
 @st.composite
@@ -42,6 +45,7 @@ def patch_blocks(draw: st.DrawFn) -> Case:
         "hidden": draw(st.integers(1, 6)),
         "patch": patch,
         "shift": shift,
+        "negative_slope": draw(st.sampled_from([0.0, 0.1, 1.5])),
     }
     shape = (draw(st.integers(1, 3)), channels, sides[0], sides[1])
     return Case(options, shape, draw(dtypes), draw(layouts), draw(layouts), draw(seeds))
