@@ -77,10 +77,16 @@ class Scores:
         return -self.loss
 
     def as_dict(self) -> dict[str, float | int | None]:
-        """For JSON, which can say neither inf (the PSNR of equal images) nor nan: None."""
+        """For JSON, which can say neither inf (the PSNR of equal images) nor nan: None.
+
+        A truncated loss that nobody asked for is left out.
+        """
+        found = asdict(self)
+        if self.truncated_loss is None:
+            del found["truncated_loss"]
         return {
             name: value if value is not None and math.isfinite(value) else None
-            for name, value in asdict(self).items()
+            for name, value in found.items()
         }
 
 
