@@ -112,11 +112,10 @@ def table(names: Sequence[str], scores: Sequence[dict[str, Any]]) -> list[str]:
 
 def row(result: "Result") -> dict[str, Any]:
     """A model's name, file's digest, scores (None where there are none) and why it has none."""
-    from dataclasses import fields
 
     from n2n.evaluation import Scores
 
-    scores: dict[str, Any] = dict.fromkeys(field.name for field in fields(Scores))
+    scores: dict[str, Any] = dict.fromkeys(Scores(0, 0.0).as_dict())
     if result.scores is not None:
         scores = result.scores.as_dict()
     return {"model": result.name, "digest": result.digest, **scores, "failed": result.reason}
