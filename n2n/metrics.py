@@ -108,10 +108,6 @@ class PooledPSNR:
         self._squares += _sum_of_squares(image, reference)
         self._count += image.numel()
 
-    def merge(self, other: "PooledPSNR") -> None:
-        """Take in what another one took in."""
-        self.merge_sums(other.sums)
-
     @property
     def sums(self) -> list[float]:
         """What merging adds up: to be added up elsewhere, number by number."""
@@ -216,10 +212,6 @@ class PooledEstimate:
         self._errors += error
         self._differences += _sum_of_squares(x, y)
         self._count += x.numel()
-
-    def merge(self, other: "PooledEstimate") -> None:
-        """Take in what another one took in."""
-        self.merge_sums(other.sums)
 
     @property
     def sums(self) -> list[float]:
