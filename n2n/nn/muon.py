@@ -26,8 +26,8 @@ class Muon(AdamW):
     A gradient is large in few directions of a layer, and AdamW, which scales number by number,
     leaves it so; here the others learn as fast. Weights (A, B, …) are matrices of A rows. Those
     with a side below 32 (first and last layers, few channels) and biases take AdamW's step, which
-    is about as large: one lr is for both. On the default network an epoch gives what three or
-    four of AdamW's give, and takes about a tenth longer.
+    is about as large: one lr is for both. On the default network the first epoch gives what three
+    or four of AdamW's give, in about a tenth more time; over many epochs both end near each other.
 
     Jordan et al. 2024 (Muon: An optimizer for hidden layers in neural networks); the factor from
     Liu et al. 2025 (Muon is scalable for LLM training), section 2.2.
