@@ -90,10 +90,15 @@ print(json.dumps({"peak": resident("VmHWM") - before}))
 
 
 @LINUX
+@pytest.mark.parametrize("heap", [None, 32 * MIB])  # glibc chooses; all blocks share one heap
 @pytest.mark.parametrize("name", models.architectures())
 @pytest.mark.parametrize(("side", "tta"), [(128, False), (512, False), (512, True)])
-def test_a_tile_takes_what_the_model_says(name: str, side: int, tta: bool) -> None:
+def test_a_tile_takes_what_the_model_says(
+    monkeypatch, name: str, side: int, tta: bool, heap: int | None
+) -> None:
     """No more; and where pixels decide, not much less."""
+    if heap is not None:
+        monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(heap))
     need = Need.of(models.create(name), tta=tta)
     said = need.fixed + need.pixel * side**2
     peak = measure(PEAK, name=name, side=side, tta=tta)["peak"]
