@@ -165,7 +165,7 @@ def main(
     or demosaiced picture is not: there the model learns to keep it.
 
     --from MODEL: train on a model file, a run or a shipped model, from its architecture and
-    weights. The run keeps a copy.
+    weights. The run keeps a copy. --set overlap=N: with more overlapping blocks than it has.
 
     --workers N: processes on Ray, on this machine or, with --address, on a cluster whose machines
     all reach SET and RUN under the same paths. They share every batch and give the same model as

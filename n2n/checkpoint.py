@@ -116,6 +116,7 @@ class Learner:
 
     def begin_with(self, model: dict[str, Tensor]) -> None:
         """Begin with these weights in place of random ones; InvalidValue if they do not fit."""
+        model = self.network.completed(model)
         self.network.load_state_dict(model)
         if self.average is not None:
             self.average.load_state_dict(model, steps=0)

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["Network", "architectures", "create", "size_multiple", "with_earlier"]
 
 # Settings that networks made by earlier versions do not name, and what these were.
-EARLIER: dict[str, dict[str, int]] = {"n2n": {"leak": 0}}
+EARLIER: dict[str, dict[str, int]] = {"n2n": {"leak": 0, "overlap": 0}}
+# Settings of which a network may have more than the one whose weights it begins with.
+GROWING: dict[str, str] = {"n2n": "overlap"}
+MAY_BE_ZERO = ("leak", "overlap")
 
 
 class Network(Sequential):
@@ -65,6 +68,19 @@ class Network(Sequential):
 
     def backward(self, grad_output: Tensor) -> Tensor:
         return super().backward(grad_output).to(grad_output.dtype)
+
+    def completed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The parameters of a network that has fewer blocks which may grow, with those it lacks.
+
+        They begin as the identity: as they were drawn, but for the last layer of their residual,
+        which is 0. So the larger network does what the smaller did (Chen et al. 2016, Net2Net).
+        """
+        kind = f".{GROWING.get(self.name)}"
+        new = {name: value for name, value in self.state_dict().items() if kind in name}
+        for name, value in new.items():
+            if ".second." in name:
+                value.zero_()
+        return {**new, **state}
 
 
 @dataclass(frozen=True)
@@ -156,6 +172,11 @@ class _N2N:
     around it: as many blocks again, at half the resolution with twice the channels. That is four
     times the products at a quarter of the positions: every level takes the same time, and each
     sees twice as far as the one above.
+
+    What a block answers depends on where its patches lie; the mean over shifted images is 0.1 to
+    0.2 dB better. `overlap` blocks of the upper level are each followed by a residual block of
+    two 3x3 convolutions (He et al. 2016), whose windows overlap: slower, and worth it where a
+    network is trained for long.
     """
 
     channels: int = 3
@@ -164,6 +185,7 @@ class _N2N:
     blocks: int = 8
     levels: int = 1
     leak: int = 10  # percent
+    overlap: int = 0
 
     @property
     def multiple(self) -> int:
@@ -198,7 +220,18 @@ class _N2N:
                 negative_slope=self.leak / 100,
                 generator=generator,
             )
+            if level == 0 and number < self.overlap:
+                modules[f"overlap{number}"] = Residual(self._overlapping(width, generator))
         return modules
+
+    def _overlapping(self, width: int, generator: Generator | None) -> Sequential:
+        return Sequential(
+            {
+                "first": _conv(width, width, generator),
+                "act": LeakyReLU(self.leak / 100) if self.leak else ReLU(),
+                "second": _conv(width, width, generator),
+            }
+        )
 
 
 def _conv(inputs: int, outputs: int, generator: Generator | None) -> Conv2d:
@@ -217,10 +250,10 @@ def architectures() -> list[str]:
 def create(name: str, *, generator: Generator | None = None, **config: int) -> Network:
     """A new network with weights drawn from `generator`, or from torch's own if it is None.
 
-    n2n: channels (3), width (64), hidden (128), blocks (8), levels (1), leak (10). seed: channels
-    (3), width (48). unet: channels (3), width (32), depth (2). Every setting is an integer of at
-    least 1, but leak, the percentage of what is below 0 that hidden channels let through, of at
-    least 0. InvalidValue for a name or a setting that does not exist.
+    n2n: channels (3), width (64), hidden (128), blocks (8), levels (1), leak (10), overlap (0).
+    seed: channels (3), width (48). unet: channels (3), width (32), depth (2). Every setting is an
+    integer of at least 1, but of at least 0 for leak, the percentage of what is below 0 that hidden
+    channels let through, and overlap. InvalidValue for a name or a setting that does not exist.
     """
     chosen = _configure(name, config)
     return Network(
@@ -248,5 +281,5 @@ def _configure(name: str, config: dict[str, int]) -> Architecture:
     for key, value in config.items():
         if key not in known:
             raise InvalidValue(f"{name} has the settings {', '.join(known)}, got {key!r}")
-        require_at_least(value, 0 if key == "leak" else 1, name=key)
+        require_at_least(value, 0 if key in MAY_BE_ZERO else 1, name=key)
     return architecture(**config)

@@ -8,6 +8,7 @@ from typing import Any
 from n2n.checkpoint import load_model
 from n2n.errors import InvalidValue
 from n2n.files import digest_of
+from n2n.models import GROWING
 
 __all__ = ["Start", "resumed"]
 
@@ -30,11 +31,16 @@ class Start:
     def settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """The settings given, with those of the file; for `n2n.config.configure`.
 
-        InvalidValue where these contradict the architecture of the file.
+        InvalidValue where these contradict the architecture of the file, unless the network is to
+        grow (`n2n.models.GROWING`).
         """
         wanted = {"model": given.get("model", self.model), **given.get("model_config", {})}
         found = {"model": self.model, **self.model_config}
+        grown = {}
         for name, value in wanted.items():
+            if name == GROWING.get(self.model) and value > found.get(name, value):
+                grown[name] = value
+                continue
             if found.get(name) != value:
                 raise InvalidValue(
                     f"{self.path}: holds a model with {name} {found.get(name, 'not known')}, asked "
@@ -43,7 +49,7 @@ class Start:
         return {
             **given,
             "model": self.model,
-            "model_config": dict(self.model_config),
+            "model_config": {**self.model_config, **grown},
             "start": self.digest,
         }
 

@@ -61,8 +61,14 @@ def torch_n2n(
     blocks: int = 8,
     levels: int = 1,
     leak: int = 10,
+    overlap: int = 0,
 ) -> torch.nn.Module:
     nn = torch.nn
+
+    def overlapping(width: int) -> torch.nn.Module:
+        first, second = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        act = nn.LeakyReLU(leak / 100)
+        return Residual(nn.Sequential(OrderedDict(first=first, act=act, second=second)))
 
     def level(left: int, width: int, hidden: int) -> list[tuple[str, torch.nn.Module]]:
         modules: list[tuple[str, torch.nn.Module]] = [
@@ -76,6 +82,10 @@ def torch_n2n(
             ]
             between = Residual(nn.Sequential(OrderedDict(lower)))
             modules.insert(blocks // 2, ("lower", between))
+        if left == levels:
+            for i in range(overlap):
+                place = [name for name, _ in modules].index(f"block{i}") + 1
+                modules.insert(place, (f"overlap{i}", overlapping(width)))
         return modules
 
     modules = [
@@ -151,13 +161,20 @@ def test_seed_of_any_channels_agrees_with_its_twin(channels: int, dtype: torch.d
 @pytest.mark.parametrize("layout", ["contiguous", "transposed"])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize(
-    ("sides", "blocks", "levels"),
-    [((16, 12), 3, 1), ((8, 32), 3, 1), ((16, 24), 3, 2), ((16, 32), 1, 3)],
+    ("sides", "config"),
+    [
+        ((16, 12), {"blocks": 3}),
+        ((8, 32), {"blocks": 3}),
+        ((16, 24), {"blocks": 3, "levels": 2}),
+        ((16, 32), {"blocks": 1, "levels": 3}),
+        ((16, 24), {"blocks": 3, "levels": 2, "overlap": 3}),
+        ((8, 12), {"blocks": 2, "overlap": 1, "leak": 0}),
+    ],
 )
 def test_n2n_agrees_with_its_twin(
-    sides: tuple[int, int], blocks: int, levels: int, dtype: torch.dtype, layout: str
+    sides: tuple[int, int], config: dict[str, int], dtype: torch.dtype, layout: str
 ) -> None:
-    config = {"channels": 2, "width": 5, "hidden": 6, "blocks": blocks, "levels": levels}
+    config = {"channels": 2, "width": 5, "hidden": 6, **config}
     net = models.create("n2n", **config, generator=seeded(1)).to(dtype=dtype)
     x = random_tensor((3, 2, *sides), 2, dtype=dtype, layout=layout)
     check_layer(net, torch_n2n(**config), x)
@@ -246,18 +263,46 @@ def test_multiples_and_defaults() -> None:
     assert set(models.create("unet").config) == {"channels", "width", "depth"}
     for levels in (1, 2, 3):
         assert models.create("n2n", width=2, levels=levels).multiple == 2 ** (levels + 1)
-    expected = {"channels": 3, "width": 64, "hidden": 128, "blocks": 8, "levels": 1, "leak": 10}
-    assert models.create("n2n").config == expected
+    sizes = {"channels": 3, "width": 64, "hidden": 128, "blocks": 8, "levels": 1}
+    assert models.create("n2n").config == {**sizes, "leak": 10, "overlap": 0}
+
+
+def test_a_larger_network_begins_as_the_smaller() -> None:
+    """To the bit; and what it has more than that learns from the first step on."""
+    config = {"width": 4, "hidden": 6, "blocks": 3, "levels": 2}
+    small = models.create("n2n", **config, overlap=1, generator=seeded(1))
+    large = models.create("n2n", **config, overlap=3, generator=seeded(2))
+    large.load_state_dict(large.completed(small.state_dict()))
+    x = random_tensor((2, 3, 16, 16), 1, dtype=torch.float32)
+    assert torch.equal(large(x), small(x))
+    large.backward(torch.ones_like(x))
+    added = {name for name in large.state_dict() if name not in small.state_dict()}
+    assert len(added) == 2 * 4
+    gradients = {name: item.grad for name, item in large.named_parameters().items()}
+    assert all(gradients[name].any() for name in added if ".second." in name)
+    assert not any(gradients[name].any() for name in added if ".first." in name)
+    assert small.completed(small.state_dict()).keys() == small.state_dict().keys()
+
+
+def test_other_networks_do_not_grow() -> None:
+    shallow, deep = (models.create("unet", width=2, depth=depth) for depth in (1, 2))
+    with pytest.raises(InvalidValue, match="missing"):
+        deep.load_state_dict(deep.completed(shallow.state_dict()))
+    narrow, fewer = models.create("n2n", width=2), models.create("n2n", width=2, blocks=7)
+    with pytest.raises(InvalidValue, match=r"missing: .*block7"):
+        narrow.load_state_dict(narrow.completed(fewer.state_dict()))
 
 
 def test_input_span_covers_what_an_output_depends_on() -> None:
     small = {"width": 2, "hidden": 2, "blocks": 3}
     lower = {**small, "blocks": 1, "levels": 2}
+    overlapping = {**small, "overlap": 2}
     configs = [
         ("seed", {"width": 3}),
         ("unet", {"width": 2, "depth": 2}),
         ("n2n", small),
         ("n2n", lower),
+        ("n2n", overlapping),
     ]
     for name, config in configs:
         net = models.create(name, **config, generator=seeded(1)).to(dtype=torch.float64)
@@ -320,6 +365,7 @@ def test_refuses_an_unknown_name() -> None:
         ("n2n", {"depth": 2}, ["depth", "channels", "width", "hidden", "blocks", "levels"]),
         ("n2n", {"blocks": 0}, ["blocks", "0"]),
         ("n2n", {"leak": -1}, ["leak", "-1"]),
+        ("n2n", {"overlap": -1}, ["overlap", "-1"]),
         ("unet", {"layers": 2}, ["layers", "channels", "width", "depth"]),
         ("seed", {"channels": 0}, ["channels", "0"]),
         ("seed", {"width": -1}, ["width", "-1"]),

@@ -243,6 +243,30 @@ def test_options_that_contradict_the_file(model: Path, given: dict[str, Any], me
     assert Start.read(model).settings({"model_config": {"width": 4}})["model"] == "seed"
 
 
+def test_begins_with_a_smaller_network(pairs: PairSet, tmp_path: Path) -> None:
+    """With more overlapping blocks than the file has, which change nothing at first."""
+    before = tmp_path / "before"
+    shape = {"width": 4, "hidden": 6, "blocks": 2, "overlap": 1}
+    given = {**TINY, "model": "n2n", "epochs": 1}
+    Trainer(TrainConfig.of(**{**given, "model_config": shape}), pairs, before).train()
+    model = before / "model.safetensors"
+    settings = Start.read(model).settings({**given, "model_config": {"overlap": 2}})
+    assert settings["model_config"] == {**Start.read(model).model_config, "overlap": 2}
+    config = TrainConfig.of(**settings)
+    mine = Trainer(config, pairs, tmp_path / "run", start=model)
+    x = torch.rand(2, 3, 16, 16)
+    old, grown = load_model(model)[0], mine.network.eval()
+    assert torch.equal(grown(x), old(x))
+    mine.train()
+    after, _ = load_model(tmp_path / "run" / "model.safetensors")
+    assert after.config["overlap"] == 2
+    new = [value for name, value in after.state_dict().items() if "overlap1.inner.second" in name]
+    assert len(new) == 2
+    assert all(value.any() for value in new)
+    with pytest.raises(InvalidValue, match="a model with overlap 1, asked for 0"):
+        Start.read(model).settings({"model_config": {"overlap": 0}})
+
+
 def test_a_start_that_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "a.safetensors").write_bytes(b"none")
     for name in ("a.safetensors", "nothing.safetensors"):
