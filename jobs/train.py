@@ -159,10 +159,12 @@ def main(
 
     --single: SET is a folder of noisy images, of which there is one of each scene. Pairs are two
     sub-samples of one crop, of neighbouring pixels (Neighbor2Neighbor, Huang et al. 2021), --images
-    of them an epoch (10,000). The best model is chosen by the squared error between such
-    sub-samples of a tenth of the images, held out: it falls with the true error, but holds the
-    noise, too. For noise that is independent from pixel to pixel, which that of a JPEG, of a shrunk
-    or demosaiced picture is not: there the model learns to keep it.
+    of them an epoch (10,000). Each epoch is scored by the squared error between such sub-samples of
+    a tenth of the images, held out. What takes back that neighbours are not quite the same counts
+    for more from epoch to epoch, so that the last one is the model; with --from, where all of it
+    counts from the beginning, the best by that score. For noise that is independent from pixel to
+    pixel, which that of a JPEG, of a shrunk or demosaiced picture is not: there the model learns to
+    keep it.
 
     --from MODEL: train on a model file, a run or a shipped model, from its architecture and
     weights. The run keeps a copy. --set overlap=N: with more overlapping blocks than it has.

@@ -210,12 +210,21 @@ class TrainConfig:
             raise InvalidValue(
                 f"loss must be mse for single noisy images (n2n.neighbours), got {self.loss}"
             )
+        if self.has_rising_regulariser(pairs) and self.patience:
+            raise InvalidValue(
+                "patience must be 0 for single noisy images, whose epochs cannot be compared, got "
+                f"{self.patience}; set --epochs"
+            )
         multiple = models.size_multiple(self.model, **self.model_config)
         if height % multiple or width % multiple:
             raise ShapeError(
                 f"the network {self.model} takes sizes that are multiples of {multiple}, the set "
                 f"has images of {height}x{width}; build it with another --size"
             )
+
+    def has_rising_regulariser(self, pairs: TrainingSet) -> bool:
+        """Whether γ of `n2n.neighbours` rises over the run: single images, random weights."""
+        return isinstance(pairs, SingleSet) and not self.start
 
     def make_network(self, channels: int) -> Network:
         """The network, initialised from `seed`."""

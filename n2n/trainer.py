@@ -116,6 +116,12 @@ class Trainer:
         return self.position.is_end(epochs=self.config.epochs, patience=self.config.patience)
 
     @property
+    def _regulariser_rises(self) -> bool:
+        """Whether each epoch minimises another loss than the last, so that a later one is better
+        although it is further from the neighbouring pixels, which all epochs are scored by."""
+        return self.config.has_rising_regulariser(self.pairs)
+
+    @property
     def parameters(self) -> int:
         """How many numbers the network has learned."""
         return sum(value.numel() for value, _ in self.network.param())
@@ -211,7 +217,7 @@ class Trainer:
         done = self.position.epoch + batch / self.steps_per_epoch
         if isinstance(self.pairs, SingleSet):
             rng = np.random.default_rng((self.config.seed, self.position.epoch, CELLS, batch))
-            gamma = GAMMA if self.config.start else GAMMA * done / self.config.epochs
+            gamma = GAMMA * done / self.config.epochs if self._regulariser_rises else GAMMA
             x, y = neighbour_pair(self.network, x, rng, gamma=gamma)
         self.descent.step(
             *(x, y),
@@ -293,7 +299,7 @@ class Trainer:
         if self.leads:
             self.run.add_metrics(line)
         selection = scores.selection if scores is not None else -done.loss_sum / done.images
-        better = done.best is None or selection > done.best
+        better = done.best is None or selection > done.best or self._regulariser_rises
         self.position = Position(
             epoch=done.epoch + 1,
             best=selection if better else done.best,

@@ -1,6 +1,7 @@
 """Pairs from single noisy images: the sub-samples, the loss with its regulariser, a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,9 @@ from n2n.checkpoint import load_model
 from n2n.config import TrainConfig
 from n2n.data import single_images
 from n2n.errors import InvalidValue, PairSetError
-from n2n.evaluation import evaluate
+from n2n.evaluation import Scores, evaluate
 from n2n.neighbours import draw_cells, neighbour_pair, subsample
+from n2n.start import Start
 from n2n.trainer import Trainer
 
 SMALL = {"model": "unet", "model_config": {"width": 2, "depth": 1}, "batch_size": 8, "turns": True}
@@ -124,6 +126,8 @@ def test_what_is_refused(folder: Path, tmp_path: Path) -> None:
     pairs, _ = single_images(folder, size=8, rows=8, val_rows=4)
     with pytest.raises(InvalidValue, match="loss must be mse for single"):
         Trainer(TrainConfig.of(**SMALL, loss="l1"), pairs, tmp_path / "run")
+    with pytest.raises(InvalidValue, match="whose epochs cannot be compared, got 3; set --epochs"):
+        Trainer(TrainConfig.of(**SMALL, patience=3), pairs, tmp_path / "run")
 
 
 # A run
@@ -151,6 +155,29 @@ def test_a_run_is_scored_by_the_held_out_sub_samples(folder: Path, tmp_path: Pat
     again = run(folder, "--run", tmp_path / "run")
     assert "the run is complete" in again.stderr
     torch.set_num_threads(threads)
+
+
+def test_the_last_epoch_is_the_model_while_the_regulariser_rises(
+    monkeypatch, folder: Path, tmp_path: Path
+) -> None:
+    """Whatever its score; of a run that begins with a model, it is the best by the score."""
+    errors = iter([0.1, 0.3, 0.2] * 2)
+
+    def score(*arguments, **options) -> Scores:
+        return replace(evaluate(*arguments, **options), loss=next(errors))
+
+    monkeypatch.setattr("n2n.trainer.evaluate", score)
+    pairs, _ = single_images(folder, size=8, rows=16, val_rows=4)
+    random = Trainer(TrainConfig.of(**SMALL, epochs=3), pairs, tmp_path / "random")
+    random.train()
+    assert random.position.best_epoch == 3
+    model = random.run.model_path
+    assert load_model(model)[1]["scores"]["loss"] == 0.2
+    begun = TrainConfig.of(**Start.read(model).settings({"epochs": 3, "patience": 2}))
+    fitted = Trainer(begun, pairs, tmp_path / "fitted", start=model)
+    fitted.train()
+    assert fitted.position.best_epoch == 1
+    assert load_model(fitted.run.model_path)[1]["scores"]["loss"] == 0.1
 
 
 def test_a_resumed_run_ends_with_the_same_weights(folder: Path, tmp_path: Path) -> None:
