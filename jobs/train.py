@@ -72,6 +72,11 @@ def parse_setting(text: str) -> tuple[str, int]:
     default=0.0,
     help="Of what --stream-from draws: so much in grey, with one noise in all channels.",
 )
+@click.option(
+    "--clip-inputs",
+    default=0.0,
+    help="Of what --stream-from draws: so many inputs as in files of 8 bits, the targets whole.",
+)
 @click.option("--epochs", type=int, help="Times through the set.")
 @click.option("--batch-size", type=int, help="Pairs a step.")
 @click.option("--optimizer", help="sgd, adam, adamw or muon.")
@@ -125,6 +130,7 @@ def main(
     images: int | None,
     clip_noise: bool,
     grey_share: float,
+    clip_inputs: float,
     single: bool,
     size: int | None,
     grey: bool,
@@ -198,14 +204,19 @@ def main(
         start = locate(source) if source is not None else None
         if start is not None:
             explicit = Start.read(start).settings(explicit)
+        drawn = {
+            "clipped": clip_noise,
+            "grey_share": grey_share,
+            "clipped_inputs": clip_inputs,
+        }
         if single:
-            if folder is not None or clip_noise or grey_share or team.on_ray:
+            if folder is not None or any(drawn.values()) or team.on_ray:
                 raise click.UsageError("--single trains in one process, without --stream-from")
             found: TrainingSet = open_single(pairs, size=size, rows=images, grey=grey)
         elif size is not None or grey:
             raise click.UsageError("--size and --grey are --single's; pass it, or leave them out")
         else:
-            found = open_set(pairs, folder, rows=images, clipped=clip_noise, grey_share=grey_share)
+            found = open_set(pairs, folder, rows=images, **drawn)
         held = begun.get("memory_limit") or pairs_to_hold(found.train.nbytes)
         explicit.setdefault("memory_limit", held)
         config, left_out = configure(found, preset, **explicit)
@@ -223,24 +234,24 @@ def main(
         print_json(trainer.run.metrics[-1])
 
 
-def open_set(pairs: Path, folder: Path | None, **drawn: Any) -> "TrainingSet":
+def open_set(pairs: Path, folder: Path | None, *, rows: int | None, **drawn: Any) -> "TrainingSet":
     """The pair set, its training pairs drawn from the photographs in a folder, if there is one.
 
-    drawn: how, as `n2n.data.stream_from` takes it.
+    rows, drawn: how many and how, as `n2n.data.stream_from` takes it.
     """
     from n2n.data import PairSet, stream_from
     from n2n.errors import InvalidValue
 
     found = PairSet.open(pairs)
     if folder is None:
-        if drawn["rows"] is not None or drawn["clipped"] or drawn["grey_share"]:
+        if rows is not None or any(drawn.values()):
             raise InvalidValue(
-                "--images, --clip-noise and --grey-share are --stream-from's; name a folder, or "
-                "leave them out"
+                "--images, --clip-noise, --grey-share and --clip-inputs are --stream-from's; name "
+                "a folder, or leave them out"
             )
         return found
     with Progress() as progress:
-        streamed, line = stream_from(found, folder, progress=progress, **drawn)
+        streamed, line = stream_from(found, folder, rows=rows, progress=progress, **drawn)
     click.echo(line, err=True)
     return streamed
 

@@ -40,7 +40,10 @@ class Stream:
     goes beyond black and white is kept, and views are float32, in 0 to 255 but for that noise: the
     mean of clipped noise is not zero near black and white, and a network learns that. grey_share:
     so many of the pairs, about, have three equal channels with one noise, for a network that is to
-    take grey images, too: elsewhere each channel has a noise of its own.
+    take grey images, too: elsewhere each channel has a noise of its own. clipped_inputs: so many of
+    the inputs, about, are rounded and clipped as files of 8 bits are, while the targets keep all
+    of their noise: a network learns from these to give back what clipping took from black and
+    white, whose mean it cannot see in the input alone.
 
     Raises PairSetError for no photograph, InvalidValue for one that is too small for a crop, and
     for a share that cannot be.
@@ -52,6 +55,7 @@ class Stream:
     rows: int
     clipped: bool = False
     grey_share: float = 0.0
+    clipped_inputs: float = 0.0
     name = "train"
     target = "noisy"
     _decoded: dict[int, UInt8] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -65,6 +69,11 @@ class Stream:
             raise InvalidValue(
                 "the share of grey pairs must be from 0 to 1, and 0 where all are grey; found "
                 f"{self.grey_share:g} for {self.shape[0]} channels"
+            )
+        if not 0 <= self.clipped_inputs <= 1 or (self.clipped_inputs and not self._is_beyond):
+            raise InvalidValue(
+                "the share of clipped inputs must be from 0 to 1, and 0 where no noise goes beyond "
+                f"black and white; found {self.clipped_inputs:g} for {self.noise}"
             )
         least = self.noise_model.least_side(self.shape[1])
         for photograph in self.photographs:
@@ -85,6 +94,8 @@ class Stream:
         told = [f"{self.noise} {self.shape} {self.rows} {self.clipped}"]
         if self.grey_share:
             told.append(f"grey {self.grey_share}")
+        if self.clipped_inputs:
+            told.append(f"clipped inputs {self.clipped_inputs}")
         told += [f"{photograph.name} {photograph.sha256}" for photograph in self.photographs]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
 
@@ -129,9 +140,12 @@ class Stream:
         )
 
     @property
+    def _is_beyond(self) -> bool:
+        return self.noise_model.goes_beyond and not self.clipped
+
+    @property
     def _dtype(self) -> Any:
-        is_beyond = self.noise_model.goes_beyond and not self.clipped
-        return np.dtype(np.float32 if is_beyond else np.uint8)
+        return np.dtype(np.float32 if self._is_beyond else np.uint8)
 
     @property
     def _bytes_of_pair(self) -> int:
@@ -186,6 +200,9 @@ class Stream:
             inputs[rows], targets[rows] = self.noise_model.draw(
                 pixels, draw.crops, self.shape[1], rng, clipped=self.clipped
             )
+            if self.clipped_inputs:
+                chosen = np.flatnonzero(rng.random(draw.crops) < self.clipped_inputs) + done
+                inputs[chosen] = inputs[chosen].round().clip(0, 255)
             done += draw.crops
         return inputs, targets
 

@@ -108,8 +108,9 @@ def test_the_digest_follows_what_is_drawn(flat) -> None:
         make(flat[1:]).digest,
         Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, clipped=True).digest,
         Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, grey_share=0.5).digest,
+        Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, clipped_inputs=0.5).digest,
     }
-    assert len(digests) == 6
+    assert len(digests) == 7
     assert make(flat).digest in digests
 
 
@@ -178,6 +179,22 @@ def test_a_share_is_grey_with_one_noise_in_all_channels(photographs: Path) -> No
     assert not any((a == a[:, :1]).all((1, 2, 3)).any() for a, _ in epoch_of(colour))
 
 
+def test_a_share_of_inputs_is_as_files_have_it(flat) -> None:
+    """Rounded and clipped, the others and all targets to the bit what they are without it."""
+    plain, mixed = (
+        Stream(flat, Gaussian(5, 60), (3, 8, 8), 4000, clipped_inputs=share) for share in (0, 0.25)
+    )
+    (x, y), (clipped, same) = (
+        [np.concatenate(views) for views in zip(*epoch_of(stream), strict=True)]
+        for stream in (plain, mixed)
+    )
+    np.testing.assert_array_equal(y, same)
+    assert clipped.dtype == np.float32
+    changed = (x != clipped).any((1, 2, 3))
+    assert changed.mean() == pytest.approx(0.25, abs=0.03)
+    np.testing.assert_array_equal(clipped[changed], np.clip(np.rint(x[changed]), 0, 255))
+
+
 def test_a_set_and_a_stream_have_the_same_noise(flat) -> None:
     """Without clipping, rounded and clipped afterwards, it is what clipping gives."""
     streams = [Stream(flat, Gaussian(5, 60), (3, 8, 8), 100, clipped) for clipped in (False, True)]
@@ -220,3 +237,10 @@ def test_what_cannot_be_drawn_is_refused(flat) -> None:
     for share, channels in ((1.5, 3), (-0.1, 3), (float("nan"), 3), (0.5, 1)):
         with pytest.raises(InvalidValue, match="share of grey pairs must be from 0 to 1"):
             Stream(flat, Gaussian(2, 2), (channels, 8, 8), 10, grey_share=share)
+    shape = (3, 8, 8)
+    for share in (1.5, -0.1, float("nan")):
+        with pytest.raises(InvalidValue, match="share of clipped inputs must be from 0 to 1"):
+            Stream(flat, Gaussian(2, 2), shape, 10, clipped_inputs=share)
+    for noise, clipped in ((Impulse(0.5), False), (Gaussian(2, 2), True)):
+        with pytest.raises(InvalidValue, match=f"0 where no noise goes beyond .* {noise.spec}"):
+            Stream(flat, noise, shape, 10, clipped, clipped_inputs=0.5)

@@ -364,13 +364,17 @@ def test_fine_tuning_from_a_model_file(make_set) -> None:
     assert result_of("run") == result_of("whole")
 
 
-def test_pairs_drawn_from_photographs(make_set) -> None:
-    """Stopped after an epoch and resumed, from a folder of another name: as uninterrupted."""
-    make_set()
+def draw_photographs() -> None:
     Path("photographs").mkdir()
     for seed in range(3):
         pixels = np.random.default_rng(seed).integers(0, 256, (20, 24, 3), np.uint8)
         Image.fromarray(pixels).save(f"photographs/{seed}.png")
+
+
+def test_pairs_drawn_from_photographs(make_set) -> None:
+    """Stopped after an epoch and resumed, from a folder of another name: as uninterrupted."""
+    make_set()
+    draw_photographs()
     options = ["--preset", "published", "--set", "width=2", "--threads", "1", "--images", "45"]
     whole = run("set", "--run", "whole", "--stream-from", "photographs", "--epochs", "2", *options)
     assert whole.exit_code == 0, whole.stderr
@@ -390,12 +394,32 @@ def test_pairs_drawn_from_photographs(make_set) -> None:
     assert "pair set set with pairs drawn from moved, asked to train on set with" in other.stderr
 
 
-@pytest.mark.parametrize("option", [["--images", "5"], ["--clip-noise"], ["--grey-share", "0.5"]])
+@pytest.mark.parametrize(
+    "option",
+    [["--images", "0"], ["--clip-noise"], ["--grey-share", "0.5"], ["--clip-inputs", "0.5"]],
+)
 def test_options_of_a_stream_ask_for_one(make_set, option: list[str]) -> None:
     make_set()
     result = run("set", "--run", "run", *option, *SHORT)
     assert result.exit_code == 2
     assert "name a folder, or leave them out" in result.stderr
+
+
+def test_clipped_inputs_are_not_swapped_with_whole_targets(make_set) -> None:
+    """The preset's swap is left out, and said; asked for, it is refused."""
+    make_set()
+    draw_photographs()
+    options = ["--stream-from", "photographs", "--clip-inputs", "0.5", "--epochs", "1"]
+    options += ["--set", "width=2", "--set", "hidden=2", "--set", "blocks=1", "--threads", "1"]
+    swapped = run("set", "--run", "swapped", *options, "--swap")
+    assert swapped.exit_code == 2
+    assert "swap needs two views alike" in swapped.stderr
+    assert not Path("swapped").exists()
+    result = run("set", "--run", "run", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "swap is switched off: it needs two views alike" in result.stderr
+    record = json.loads(Path("run/provenance.jsonl").read_text().splitlines()[0])
+    assert record["set"]["stream"]["clipped_inputs"] == 0.5
 
 
 def test_an_early_end_is_said(make_set) -> None:
