@@ -143,3 +143,15 @@ def test_the_default_cleans_photographs(tmp_path: Path, mode: str, sigma: int) -
     rival = peak_signal_noise_ratio(clean, 255 * means, data_range=255)
     assert rival > peak_signal_noise_ratio(clean, noisy.astype(float), data_range=255) + 2
     assert found > rival + 0.5
+
+
+def test_the_default_gives_black_and_white_back_from_clipped_noise() -> None:
+    """Noise of σ = 25 in 8 bits makes black 10 levels brighter on average, and white darker."""
+    clean = np.zeros((3, 96, 96), np.float32)
+    clean[..., 48:] = 255
+    noise = 25 * np.random.default_rng(0).standard_normal(clean.shape)
+    noisy = torch.from_numpy(np.clip(np.rint(clean + noise), 0, 255)).float() / 255
+    network, _ = load_model(shipped.locate("photo"))
+    found = 255 * network(noisy[None])[0].clamp(0, 1)
+    assert found[..., :40].mean() < 5
+    assert found[..., 56:].mean() > 255 - 8
