@@ -75,7 +75,9 @@ class Network(Sequential):
         They begin as the identity: as they were drawn, but for the last layer of their residual,
         which is 0. So the larger network does what the smaller did (Chen et al. 2016, Net2Net).
         """
-        kind = f".{GROWING.get(self.name)}"
+        if self.name not in GROWING:
+            return state
+        kind = f".{GROWING[self.name]}"
         new = {name: value for name, value in self.state_dict().items() if kind in name}
         for name, value in new.items():
             if ".second." in name:
@@ -186,6 +188,12 @@ class _N2N:
     levels: int = 1
     leak: int = 10  # percent
     overlap: int = 0
+
+    def __post_init__(self) -> None:
+        if self.overlap > self.blocks:
+            raise InvalidValue(
+                f"overlap must be at most the blocks of a level ({self.blocks}), got {self.overlap}"
+            )
 
     @property
     def multiple(self) -> int:

@@ -366,6 +366,7 @@ def test_refuses_an_unknown_name() -> None:
         ("n2n", {"blocks": 0}, ["blocks", "0"]),
         ("n2n", {"leak": -1}, ["leak", "-1"]),
         ("n2n", {"overlap": -1}, ["overlap", "-1"]),
+        ("n2n", {"blocks": 2, "overlap": 3}, ["overlap", "at most", "(2)", "3"]),
         ("unet", {"layers": 2}, ["layers", "channels", "width", "depth"]),
         ("seed", {"channels": 0}, ["channels", "0"]),
         ("seed", {"width": -1}, ["width", "-1"]),
