@@ -17,6 +17,7 @@ from n2n.config import TrainConfig
 __all__ = ["PatchBlock", "Residual", "Skip", "make_optimizer", "twin", "twin_of"]
 
 SIDE = 32  # of a matrix for Muon, at least
+BETAS = (0.9, 0.95)  # of all others, as `n2n.nn.Muon` has them
 
 
 class Residual(nn.Module):
@@ -97,7 +98,7 @@ class MuonAndAdamW:
         matrices = [view for _, view in self.views]
         factor = {"adjust_lr_fn": "match_rms_adamw"}
         self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(others, fused=True, **settings)
+            torch.optim.AdamW(others, betas=BETAS, fused=True, **settings)
         ]
         if matrices:
             self.parts.append(torch.optim.Muon(matrices, **settings, **factor))

@@ -1,5 +1,6 @@
 """Muon: what it makes of singular values, as torch.optim.Muon, and AdamW's step elsewhere."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -71,12 +72,30 @@ def test_what_is_no_large_matrix_takes_the_step_of_adamw(shape: tuple[int, ...])
     for kind in (AdamW, Muon):
         generator = seeded(7)
         value, grad = torch.randn(shape, generator=generator), torch.zeros(shape)
-        optimiser: Any = kind([(value, grad)], lr=0.01)
+        optimiser: Any = kind([(value, grad)], lr=0.01, betas=(0.9, 0.95))
         for _ in range(3):
             grad.copy_(torch.randn(shape, generator=generator))
             optimiser.step()
         ends.append(value)
     assert torch.equal(*ends)
+
+
+def test_a_gradient_that_grows_at_once_moves_no_number_by_more_than_about_lr() -> None:
+    """After 2,000 quiet steps: by six times lr a step with AdamW's own mean of squares."""
+    moved = {}
+    for kind in (AdamW, Muon):
+        value, grad = torch.zeros(5), torch.full((5,), 1e-6)
+        optimiser: Any = kind([(value, grad)], lr=1.0, weight_decay=0.0)
+        for _ in range(2000):
+            optimiser.step()
+        grad.fill_(1.0)
+        places = []
+        for _ in range(30):
+            optimiser.step()
+            places.append(float(value[0]))
+        moved[kind] = max(abs(b - a) for a, b in itertools.pairwise(places))
+    assert moved[AdamW] > 5
+    assert 0.9 < moved[Muon] < 1.1
 
 
 def test_the_step_does_not_grow_with_the_gradient() -> None:
