@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 
 __all__ = ["main"]
 
+# How --stream-from draws where no option asks for anything.
+PLAIN = {"clipped": False, "grey_share": 0.0, "clipped_inputs": 0.0, "exposures": 1}
+
 
 def parse_setting(text: str) -> tuple[str, int]:
     """NAME=INTEGER of `--set`."""
@@ -76,6 +79,11 @@ def parse_setting(text: str) -> tuple[str, int]:
     "--clip-inputs",
     default=0.0,
     help="Of what --stream-from draws: so many inputs as in files of 8 bits, the targets whole.",
+)
+@click.option(
+    "--exposures",
+    default=1,
+    help="Noisy views whose mean is a target of --stream-from.",
 )
 @click.option("--epochs", type=int, help="Times through the set.")
 @click.option("--batch-size", type=int, help="Pairs a step.")
@@ -131,6 +139,7 @@ def main(
     clip_noise: bool,
     grey_share: float,
     clip_inputs: float,
+    exposures: int,
     single: bool,
     size: int | None,
     grey: bool,
@@ -208,9 +217,10 @@ def main(
             "clipped": clip_noise,
             "grey_share": grey_share,
             "clipped_inputs": clip_inputs,
+            "exposures": exposures,
         }
         if single:
-            if folder is not None or any(drawn.values()) or team.on_ray:
+            if folder is not None or drawn != PLAIN or team.on_ray:
                 raise click.UsageError("--single trains in one process, without --stream-from")
             found: TrainingSet = open_single(pairs, size=size, rows=images, grey=grey)
         elif size is not None or grey:
@@ -244,10 +254,10 @@ def open_set(pairs: Path, folder: Path | None, *, rows: int | None, **drawn: Any
 
     found = PairSet.open(pairs)
     if folder is None:
-        if rows is not None or any(drawn.values()):
+        if rows is not None or drawn != PLAIN:
             raise InvalidValue(
-                "--images, --clip-noise, --grey-share and --clip-inputs are --stream-from's; name "
-                "a folder, or leave them out"
+                "--images, --clip-noise, --grey-share, --clip-inputs and --exposures are "
+                "--stream-from's; name a folder, or leave them out"
             )
         return found
     with Progress() as progress:

@@ -290,8 +290,9 @@ def unusable(pairs: TrainingSet) -> dict[str, str]:
         reasons["turns"] = f"needs square images, the set has {height}x{width}"
     if pairs.train.target != "noisy":
         reasons["swap"] = f"needs two noisy views, the set's target is {pairs.train.target}"
-    if isinstance(pairs, StreamedSet) and pairs.train.clipped_inputs:
-        reasons["swap"] = "needs two views alike, but inputs are clipped as targets are not"
+    if isinstance(pairs, StreamedSet) and not pairs.train.has_equal_views:
+        found = "targets are means" if pairs.train.exposures > 1 else "only inputs are clipped"
+        reasons["swap"] = f"needs two views alike, but {found}"
     return reasons
 
 

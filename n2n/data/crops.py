@@ -31,9 +31,11 @@ def random_crops(photograph: UInt8, count: int, size: int, rng: np.random.Genera
     return channels_first(crops)
 
 
-def pick_pixels(square: UInt8, size: int, scale: int, rng: np.random.Generator) -> UInt8:
-    """Two views of one random pixel a block.   (S·s, S·s, C) → (2, S, S, C)."""
-    inside = rng.integers(0, scale * scale, (2, size, size))
+def pick_pixels(
+    square: UInt8, size: int, scale: int, rng: np.random.Generator, views: int = 2
+) -> UInt8:
+    """Views of one random pixel a block.   (S·s, S·s, C) → (views, S, S, C)."""
+    inside = rng.integers(0, scale * scale, (views, size, size))
     corner = np.arange(size) * scale
     rows = corner[:, None] + inside // scale
     columns = corner + inside % scale

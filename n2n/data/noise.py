@@ -75,22 +75,30 @@ class NoiseModel:
         return first, second, clean
 
     def draw(
-        self, photograph: UInt8, count: int, size: int, rng: np.random.Generator, *, clipped: bool
-    ) -> tuple[Pixels, Pixels]:
-        """Draw `count` pairs of random crops from a photograph (H, W, C), without clean images.
+        self,
+        photograph: UInt8,
+        count: int,
+        size: int,
+        rng: np.random.Generator,
+        *,
+        clipped: bool,
+        views: int = 2,
+    ) -> tuple[Pixels, ...]:
+        """Draw `count` random crops from a photograph (H, W, C), each as some noisy views of it.
 
-        Returns two views, (N, C, S, S) each: uint8, or unless `clipped` float32 where the noise
-        goes beyond 0 to 255.
+        Returns `views` arrays, (N, C, S, S) each: uint8, or unless `clipped` float32 where the
+        noise goes beyond 0 to 255.
         """
         clean = random_crops(photograph, count, size, rng)
-        return self.views(clean, rng) if clipped else self.unclipped(clean, rng)
+        return self.views(clean, rng, views) if clipped else self.unclipped(clean, rng, views)
 
-    def views(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
-        """Two noisy views of clean images.   clean and each view: uint8 (N, C, S, S)."""
-        first, second = self.unclipped(clean, rng)
-        return to_uint8(first), to_uint8(second)
+    def views(self, clean: UInt8, rng: np.random.Generator, count: int = 2) -> tuple[UInt8, ...]:
+        """`count` noisy views of clean images.   clean and each view: uint8 (N, C, S, S)."""
+        return tuple(to_uint8(view) for view in self.unclipped(clean, rng, count))
 
-    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def unclipped(
+        self, clean: UInt8, rng: np.random.Generator, count: int = 2
+    ) -> tuple[Pixels, ...]:
         """The same, float32 and neither rounded nor clipped where it `goes_beyond`."""
         raise NotImplementedError(f"{type(self).__name__} has no views")
 
@@ -120,12 +128,19 @@ class Subsample(NoiseModel):
         return tuple(channels_first(view) for view in pairs)
 
     def draw(
-        self, photograph: UInt8, count: int, size: int, rng: np.random.Generator, *, clipped: bool
-    ) -> tuple[UInt8, UInt8]:
-        views = np.empty((2, count, size, size, photograph.shape[2]), np.uint8)
+        self,
+        photograph: UInt8,
+        count: int,
+        size: int,
+        rng: np.random.Generator,
+        *,
+        clipped: bool,
+        views: int = 2,
+    ) -> tuple[UInt8, ...]:
+        found = np.empty((views, count, size, size, photograph.shape[2]), np.uint8)
         for i in range(count):
-            views[:, i] = pick_pixels(*self._square(photograph, size, rng), rng)
-        return channels_first(views[0]), channels_first(views[1])
+            found[:, i] = pick_pixels(*self._square(photograph, size, rng), rng, views)
+        return tuple(channels_first(view) for view in found)
 
     def _square(
         self, photograph: UInt8, size: int, rng: np.random.Generator
@@ -166,7 +181,9 @@ class Gaussian(NoiseModel):
                 f"gaussian:LOW-HIGH needs LOW below HIGH; found {self.low:g}-{self.high:g}"
             )
 
-    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def unclipped(
+        self, clean: UInt8, rng: np.random.Generator, count: int = 2
+    ) -> tuple[Pixels, ...]:
         sigma = rng.uniform(self.low, self.high, len(clean)).astype(np.float32)
         sigma = sigma[:, None, None, None]
 
@@ -174,7 +191,7 @@ class Gaussian(NoiseModel):
             noise = rng.standard_normal(clean.shape, dtype=np.float32)
             return np.add(np.multiply(noise, sigma, out=noise), clean, out=noise)
 
-        return view(), view()
+        return tuple(view() for _ in range(count))
 
 
 @dataclass(frozen=True)
@@ -188,14 +205,16 @@ class Poisson(NoiseModel):
     def __post_init__(self) -> None:
         require_range("poisson PEAK", self.peak, 0, MAX_PEAK)
 
-    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[Pixels, Pixels]:
+    def unclipped(
+        self, clean: UInt8, rng: np.random.Generator, count: int = 2
+    ) -> tuple[Pixels, ...]:
         photons = clean * (self.peak / 255)
 
         def view() -> Float32:
             found: Float32 = (rng.poisson(photons) * (255 / self.peak)).astype(np.float32)
             return found
 
-        return view(), view()
+        return tuple(view() for _ in range(count))
 
 
 @dataclass(frozen=True)
@@ -211,15 +230,17 @@ class Impulse(NoiseModel):
     def __post_init__(self) -> None:
         require_range("impulse P", self.probability, 0, 1)
 
-    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
-        count, _, height, width = clean.shape
+    def unclipped(
+        self, clean: UInt8, rng: np.random.Generator, count: int = 2
+    ) -> tuple[UInt8, ...]:
+        images, _, height, width = clean.shape
 
         def view() -> UInt8:
-            struck = rng.random((count, 1, height, width)) < self.probability
+            struck = rng.random((images, 1, height, width)) < self.probability
             colours = rng.integers(0, 256, clean.shape, np.uint8)
             return np.where(struck, colours, clean)
 
-        return view(), view()
+        return tuple(view() for _ in range(count))
 
 
 @dataclass(frozen=True)
@@ -236,11 +257,12 @@ class Text(NoiseModel):
     def __post_init__(self) -> None:
         require_range("text P", self.share, 0, MAX_TEXT)
 
-    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
-        first, second = (
-            np.stack([write_over(image, self.share, rng) for image in clean]) for _ in range(2)
+    def unclipped(
+        self, clean: UInt8, rng: np.random.Generator, count: int = 2
+    ) -> tuple[UInt8, ...]:
+        return tuple(
+            np.stack([write_over(image, self.share, rng) for image in clean]) for _ in range(count)
         )
-        return first, second
 
 
 def parse_noise(text: str) -> NoiseModel:

@@ -38,8 +38,10 @@ class Single(NoiseModel):
 
     name: ClassVar[str] = "single"
 
-    def unclipped(self, clean: UInt8, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
-        return clean, clean
+    def unclipped(
+        self, clean: UInt8, rng: np.random.Generator, count: int = 2
+    ) -> tuple[UInt8, ...]:
+        return (clean,) * count
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ __all__ = ["Stream"]
 
 WINDOW_ROWS = 1024  # drawn and shuffled together, at most: a moment's work beside that of a step
 CROPS_KEPT, CROPS_READ = 16, 64  # at a visit: of a photograph in memory, of one to be decoded
+MOST_EXPOSURES = 64  # more would be clean images but in name, and take longer than a step
 ORDER, CROPS = 3, 4  # what a random stream is for; others: n2n.data.batches', the trainer's
 
 
@@ -43,10 +44,12 @@ class Stream:
     take grey images, too: elsewhere each channel has a noise of its own. clipped_inputs: so many of
     the inputs, about, are rounded and clipped as files of 8 bits are, while the targets keep all
     of their noise: a network learns from these to give back what clipping took from black and
-    white, whose mean it cannot see in the input alone.
+    white, whose mean it cannot see in the input alone. exposures: a target is the mean of so many
+    noisy views of its crop, none of them the input, as from a burst: its noise has one part in
+    `exposures` of the variance, and so has what it adds to every gradient; views are float32 then.
 
     Raises PairSetError for no photograph, InvalidValue for one that is too small for a crop, and
-    for a share that cannot be.
+    for a share or a number of exposures that cannot be.
     """
 
     photographs: tuple[Photograph, ...]
@@ -56,6 +59,7 @@ class Stream:
     clipped: bool = False
     grey_share: float = 0.0
     clipped_inputs: float = 0.0
+    exposures: int = 1
     name = "train"
     target = "noisy"
     _decoded: dict[int, UInt8] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -65,6 +69,11 @@ class Stream:
             raise PairSetError("expected photographs to draw pairs from, found none")
         if self.rows < 1:
             raise InvalidValue(f"rows must be 1 or more; found {self.rows}")
+        if not 1 <= self.exposures <= MOST_EXPOSURES:
+            raise InvalidValue(
+                f"the exposures of a target must be from 1 to {MOST_EXPOSURES}; found "
+                f"{self.exposures}"
+            )
         if not 0 <= self.grey_share <= 1 or (self.grey_share and self.shape[0] != 3):
             raise InvalidValue(
                 "the share of grey pairs must be from 0 to 1, and 0 where all are grey; found "
@@ -96,8 +105,15 @@ class Stream:
             told.append(f"grey {self.grey_share}")
         if self.clipped_inputs:
             told.append(f"clipped inputs {self.clipped_inputs}")
+        if self.exposures > 1:
+            told.append(f"exposures {self.exposures}")
         told += [f"{photograph.name} {photograph.sha256}" for photograph in self.photographs]
         return hashlib.sha256("\n".join(told).encode()).hexdigest()
+
+    @property
+    def has_equal_views(self) -> bool:
+        """Whether input and target are drawn alike, so that either could be the other."""
+        return self.exposures == 1 and not self.clipped_inputs
 
     @property
     def nbytes(self) -> int:
@@ -145,7 +161,7 @@ class Stream:
 
     @property
     def _dtype(self) -> Any:
-        return np.dtype(np.float32 if self._is_beyond else np.uint8)
+        return np.dtype(np.float32 if self._is_beyond or self.exposures > 1 else np.uint8)
 
     @property
     def _bytes_of_pair(self) -> int:
@@ -197,9 +213,15 @@ class Stream:
             pixels = self._pixels(draw)
             if self.grey_share and rng.random() < self.grey_share:
                 pixels = photographs.to_grey(pixels)  # its one channel goes to all three
-            inputs[rows], targets[rows] = self.noise_model.draw(
-                pixels, draw.crops, self.shape[1], rng, clipped=self.clipped
+            inputs[rows], *others = self.noise_model.draw(
+                pixels,
+                draw.crops,
+                self.shape[1],
+                rng,
+                clipped=self.clipped,
+                views=1 + self.exposures,
             )
+            targets[rows] = others[0] if self.exposures == 1 else np.mean(others, 0, np.float32)
             if self.clipped_inputs:
                 chosen = np.flatnonzero(rng.random(draw.crops) < self.clipped_inputs) + done
                 inputs[chosen] = inputs[chosen].round().clip(0, 255)

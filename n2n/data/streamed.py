@@ -105,6 +105,7 @@ class StreamedSet:
             "clipped": self.train.clipped,
             "grey_share": self.train.grey_share,
             "clipped_inputs": self.train.clipped_inputs,
+            "exposures": self.train.exposures,
             "photographs": [[one.name, one.sha256] for one in self.train.photographs],
         }
 
@@ -117,14 +118,15 @@ def stream_from(
     clipped: bool = False,
     grey_share: float = 0.0,
     clipped_inputs: float = 0.0,
+    exposures: int = 1,
     progress: Progress | None = None,
 ) -> tuple[StreamedSet, str]:
     """The set with training pairs drawn from the photographs in `folder` and below, and a line.
 
     Size, colour, noise and validation are the set's. Photographs that its validation was made of
     are left out, and those that cannot be used; the line says how many. rows: pairs an epoch, by
-    default as many as the set has. clipped, grey_share, clipped_inputs: `Stream`'s. PairSetError
-    for a set that cannot be drawn, and for a folder that has nothing to draw from.
+    default as many as the set has. clipped, grey_share, clipped_inputs, exposures: `Stream`'s.
+    PairSetError for a set that cannot be drawn, and for a folder that has nothing to draw from.
     """
     noise = pairs.noise
     if noise is None or pairs.train.target != "noisy":
@@ -158,7 +160,9 @@ def stream_from(
             f"to draw from, found none but {left_out}"
         )
     count = pairs.train.rows if rows is None else rows
-    stream = Stream(drawn, model, pairs.shape, count, clipped, grey_share, clipped_inputs)
+    stream = Stream(
+        drawn, model, pairs.shape, count, clipped, grey_share, clipped_inputs, exposures
+    )
     return (
         StreamedSet(pairs, folder, stream),
         f"{stream.rows:,} pairs an epoch from {len(drawn):,} photographs; left out: {left_out}",

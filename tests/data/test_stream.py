@@ -109,8 +109,9 @@ def test_the_digest_follows_what_is_drawn(flat) -> None:
         Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, clipped=True).digest,
         Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, grey_share=0.5).digest,
         Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, clipped_inputs=0.5).digest,
+        Stream(flat, Gaussian(2, 2), (3, 8, 8), 500, exposures=2).digest,
     }
-    assert len(digests) == 7
+    assert len(digests) == 8
     assert make(flat).digest in digests
 
 
@@ -195,6 +196,36 @@ def test_a_share_of_inputs_is_as_files_have_it(flat) -> None:
     np.testing.assert_array_equal(clipped[changed], np.clip(np.rint(x[changed]), 0, 255))
 
 
+@pytest.mark.parametrize("clipped", [False, True])
+def test_a_target_is_the_mean_of_its_exposures(flat, clipped: bool) -> None:
+    """None of which is the input; each pair has one σ for all: 1/16 of its variance is left."""
+    grey = (flat[1],)  # of level 110, far from black and white
+    stream = Stream(grey, Gaussian(2, 30), (3, 8, 8), 4000, clipped, exposures=16)
+    x, y = (np.concatenate(views) - 110.0 for views in zip(*epoch_of(stream), strict=True))
+    assert x.mean() == pytest.approx(0, abs=0.2)
+    assert y.mean() == pytest.approx(0, abs=0.1)
+    noise, left = ((view**2).mean((1, 2, 3)) for view in (x, y))
+    assert left.sum() / noise.sum() == pytest.approx(1 / 16, rel=0.02)
+    assert np.corrcoef(noise, left)[0, 1] > 0.95
+    assert (x * y).mean() / noise.mean() == pytest.approx(0, abs=0.01)
+
+
+@pytest.mark.parametrize("noise", [Subsample(), Poisson(20), Impulse(0.2)])
+def test_exposures_of_every_noise_have_its_mean(photographs: Path, noise) -> None:
+    """Against one exposure: the same input, a target of the same mean and less noise."""
+    found = files.inspect(str(photographs / "0.png"), "0.png", 16)
+    assert isinstance(found, Photograph)
+    (x, y), (same, mean) = (
+        [np.concatenate(views).astype(float) for views in zip(*epoch_of(stream), strict=True)]
+        for stream in (
+            Stream((found,), noise, (3, 8, 8), 2000, exposures=count) for count in (1, 9)
+        )
+    )
+    assert same.mean() == pytest.approx(x.mean(), rel=0.02)
+    assert mean.mean() == pytest.approx(y.mean(), rel=0.02)
+    assert mean.std() < y.std()
+
+
 def test_a_set_and_a_stream_have_the_same_noise(flat) -> None:
     """Without clipping, rounded and clipped afterwards, it is what clipping gives."""
     streams = [Stream(flat, Gaussian(5, 60), (3, 8, 8), 100, clipped) for clipped in (False, True)]
@@ -232,6 +263,9 @@ def test_what_cannot_be_drawn_is_refused(flat) -> None:
         make(())
     with pytest.raises(InvalidValue, match="rows must be 1 or more; found 0"):
         make(flat, 0)
+    for count in (0, -1, 65):
+        with pytest.raises(InvalidValue, match=f"must be from 1 to 64; found {count}"):
+            Stream(flat, Gaussian(2, 2), (3, 8, 8), 10, exposures=count)
     with pytest.raises(InvalidValue, match=r"10\.png: at least 24 pixels a side .*30 × 20"):
         Stream(flat, Subsample(), (3, 12, 12), 10)
     for share, channels in ((1.5, 3), (-0.1, 3), (float("nan"), 3), (0.5, 1)):

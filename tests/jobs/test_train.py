@@ -396,7 +396,13 @@ def test_pairs_drawn_from_photographs(make_set) -> None:
 
 @pytest.mark.parametrize(
     "option",
-    [["--images", "0"], ["--clip-noise"], ["--grey-share", "0.5"], ["--clip-inputs", "0.5"]],
+    [
+        ["--images", "0"],
+        ["--clip-noise"],
+        ["--grey-share", "0.5"],
+        ["--clip-inputs", "0.5"],
+        ["--exposures", "2"],
+    ],
 )
 def test_options_of_a_stream_ask_for_one(make_set, option: list[str]) -> None:
     make_set()
@@ -405,21 +411,30 @@ def test_options_of_a_stream_ask_for_one(make_set, option: list[str]) -> None:
     assert "name a folder, or leave them out" in result.stderr
 
 
-def test_clipped_inputs_are_not_swapped_with_whole_targets(make_set) -> None:
+@pytest.mark.parametrize(
+    ("option", "name", "value", "reason"),
+    [
+        ("--clip-inputs", "clipped_inputs", 0.5, "only inputs are clipped"),
+        ("--exposures", "exposures", 3, "targets are means"),
+    ],
+)
+def test_views_that_are_not_alike_are_not_swapped(
+    make_set, option: str, name: str, value: float, reason: str
+) -> None:
     """The preset's swap is left out, and said; asked for, it is refused."""
     make_set()
     draw_photographs()
-    options = ["--stream-from", "photographs", "--clip-inputs", "0.5", "--epochs", "1"]
+    options = ["--stream-from", "photographs", option, str(value), "--epochs", "1"]
     options += ["--set", "width=2", "--set", "hidden=2", "--set", "blocks=1", "--threads", "1"]
     swapped = run("set", "--run", "swapped", *options, "--swap")
     assert swapped.exit_code == 2
-    assert "swap needs two views alike" in swapped.stderr
+    assert f"swap needs two views alike, but {reason}" in swapped.stderr
     assert not Path("swapped").exists()
     result = run("set", "--run", "run", *options)
     assert result.exit_code == 0, result.stderr
-    assert "swap is switched off: it needs two views alike" in result.stderr
+    assert f"swap is switched off: it needs two views alike, but {reason}" in result.stderr
     record = json.loads(Path("run/provenance.jsonl").read_text().splitlines()[0])
-    assert record["set"]["stream"]["clipped_inputs"] == 0.5
+    assert record["set"]["stream"][name] == value
 
 
 def test_an_early_end_is_said(make_set) -> None:
