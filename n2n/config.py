@@ -45,9 +45,10 @@ SCHEDULES = ("constant", "step", "cosine")
 FINITE = ("lr", "momentum", "weight_decay", "warmup", "decay", "clip", "checkpoint_seconds")
 LARGEST = 3e38  # about the largest float32
 
-DEFAULT_PRESET = "fast"
+DEFAULT_PRESET = "standard"
 PRESETS: dict[str, dict[str, Any]] = {
-    "fast": {},  # what TrainConfig says
+    "standard": {},  # what TrainConfig says
+    "fast": {"epochs": 5},
     "published": {
         "model": "seed",
         "epochs": 50,
@@ -57,19 +58,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "weight_decay": 0.0,
         "schedule": "constant",
         "warmup": 0.0,
+        "ema": 0.0,
         "flips": False,
+        "turns": False,
         "swap": False,
     },
-    # A second level, at half the resolution, and more epochs; turns, which leave the noise as it
-    # is; an average over the last steps, whose noise it takes out; a bound for the rare batch
-    # whose gradient is far from the others'.
+    # A second level, at half the resolution, and more epochs; a bound for the rare batch whose
+    # gradient is far from the others'.
     "best": {
         "model_config": {"blocks": 5, "levels": 2},
         "epochs": 40,
         "warmup": 1.0,
-        "ema": 0.999,
         "clip": 1.0,
-        "turns": True,
     },
 }
 PRESET_OF_MODEL = {"seed": "published"}  # of all others: the default
@@ -77,7 +77,7 @@ PRESET_OF_MODEL = {"seed": "published"}  # of all others: the default
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Every setting of a run. The defaults are the preset `fast`; `TrainConfig.of` takes others.
+    """Every setting of a run. The defaults are the preset `standard`; `of` takes others.
 
     preset: where the settings came from, for the record. momentum is SGD's; weight_decay is every
     optimiser's. warmup: epochs of the cosine schedule's rise. decay_epochs, decay: the step
@@ -94,7 +94,7 @@ class TrainConfig:
     preset: str = DEFAULT_PRESET
     model: str = "n2n"
     model_config: dict[str, int] = field(default_factory=dict)
-    epochs: int = 5
+    epochs: int = 26
     batch_size: int = 64
     optimizer: str = "muon"
     lr: float = 4e-3
@@ -104,12 +104,12 @@ class TrainConfig:
     warmup: float = 0.1
     decay_epochs: int = 20
     decay: float = 0.1
-    ema: float = 0.0
+    ema: float = 0.999
     clip: float = 0.0
     patience: int = 0
     loss: str = "mse"
     flips: bool = True
-    turns: bool = False
+    turns: bool = True
     swap: bool = True
     seed: int = 0
     start: str = ""

@@ -238,7 +238,7 @@ class RunDirectory:
             raise RunConflict(f"{config}: expected YAML, found something else") from error
         if not isinstance(found, dict):
             raise RunConflict(f"{config}: expected the settings of a run, found none")
-        return {**EARLIER, **found}
+        return {**found, **{name: EARLIER[name] for name in EARLIER.keys() - found.keys()}}
 
     def _require_same(
         self, found: dict[str, Any], wanted: dict[str, Any], may_change: frozenset[str]

@@ -1,11 +1,12 @@
-"""Fine-tuning: a run that begins with the architecture and the weights of a model file."""
+"""How a run begins: with the weights of a model file, or with what it was when it stopped."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from n2n.checkpoint import load_model
+from n2n.config import TrainConfig
 from n2n.errors import InvalidValue
 from n2n.files import digest_of
 from n2n.models import GROWING
@@ -54,9 +55,23 @@ class Start:
         }
 
 
-def resumed(begun: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings given, with what a run that began with a model file had of it."""
-    if not begun.get("start"):
-        return dict(given)
-    kept = {name: begun[name] for name in ("model", "model_config", "start")}
+def resumed(
+    begun: Mapping[str, Any], given: Mapping[str, Any], preset: str | None = None
+) -> dict[str, Any]:
+    """The settings given, with those that a run has begun with for all others.
+
+    So it goes on as it was, whatever its preset says by now. preset: one that is asked for; if it
+    is not the run's own, only what came from the model file at its beginning is kept.
+    """
+    defaults = asdict(TrainConfig())
+    names = set(defaults)
+    if preset not in (None, begun.get("preset")):
+        names = {"model", "model_config", "start"} if begun.get("start") else set()
+    kept = {
+        name: begun[name]
+        for name in names & begun.keys()
+        if isinstance(begun[name], type(defaults[name]))  # a file may have been written to
+    }
+    if "model_config" in given and given.get("model", kept.get("model")) == kept.get("model"):
+        given = {**given, "model_config": {**kept.get("model_config", {}), **given["model_config"]}}
     return {**kept, **given}

@@ -50,14 +50,18 @@ def test_published_is_what_the_defaults_were() -> None:
     assert found == {**PUBLISHED, **added}
 
 
-def test_fast_is_the_default() -> None:
-    assert TrainConfig() == TrainConfig.of() == TrainConfig.of("fast")
+def test_standard_is_the_default() -> None:
+    assert TrainConfig() == TrainConfig.of() == TrainConfig.of("standard")
     config = TrainConfig()
-    assert (config.preset, config.epochs, config.batch_size) == ("fast", 5, 64)
+    assert (config.preset, config.epochs, config.batch_size) == ("standard", 26, 64)
     assert (config.optimizer, config.lr, config.schedule) == ("muon", 4e-3, "cosine")
     assert 0 < config.warmup < 1
-    assert (config.flips, config.turns, config.swap) == (True, False, True)
-    assert config.precision == "fp32"
+    assert (config.flips, config.turns, config.swap) == (True, True, True)
+    assert (config.ema, config.precision) == (0.999, "fp32")
+
+
+def test_fast_is_the_default_in_fewer_epochs() -> None:
+    assert TrainConfig.of("fast") == dataclasses.replace(TrainConfig(), preset="fast", epochs=5)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -92,7 +96,7 @@ def test_another_architecture_has_none_of_the_presets_settings() -> None:
 def test_a_model_has_a_preset_made_for_it(model: str) -> None:
     config = TrainConfig.of(model=model)
     assert config.model == model
-    assert config.preset == ("published" if model == "seed" else "fast")
+    assert config.preset == ("published" if model == "seed" else "standard")
     assert config == TrainConfig.of(config.preset, model=model)
     assert TrainConfig.of("fast", model=model).preset == "fast"
 
@@ -122,9 +126,11 @@ def test_a_set_that_allows_all(make_set) -> None:
 def test_what_the_set_does_not_allow_is_left_out_and_said(make_set) -> None:
     pairs = make_set(target="clean", shape=(3, 8, 12))
     config, lines = configure(pairs, seed=3)
-    assert config == TrainConfig(seed=3, swap=False)
-    (line,) = lines
-    assert line == ("swap is switched off: it needs two noisy views, the set's target is clean")
+    assert config == TrainConfig(seed=3, turns=False, swap=False)
+    assert lines == [
+        "turns is switched off: it needs square images, the set has 8x12",
+        "swap is switched off: it needs two noisy views, the set's target is clean",
+    ]
     assert configure(pairs, "published")[1] == []
 
 
@@ -145,7 +151,7 @@ def test_what_a_configuration_makes() -> None:
     assert (optimizer.lr, optimizer.momentum, optimizer.weight_decay) == (5.0, 0.5, 0.25)
     assert isinstance(config.make_schedule(7), ConstantSchedule)
     assert isinstance(config.make_loss(), MSELoss)
-    config = TrainConfig(model="unet", model_config={"width": 2}, warmup=0.5)
+    config = TrainConfig(model="unet", model_config={"width": 2}, epochs=5, warmup=0.5)
     kinds = {"muon": Muon, "adamw": AdamW, "adam": Adam}
     assert config.optimizer == "muon"
     for name, kind in kinds.items():
@@ -186,13 +192,13 @@ def test_the_seed_draws_the_weights() -> None:
         ({"checkpoint_seconds": -1.0}, "checkpoint_seconds must be .* got -1"),
         ({"seed": -1}, r"seed must be from 0 to 2\^64 - 1, got -1"),
         ({"seed": 1 << 64}, "seed must be .* got 18446744073709551616"),
-        ({"preset": "slow"}, "preset must be one of fast, published, best, got 'slow'"),
+        ({"preset": "slow"}, "preset must be one of standard, fast, published, best, got 'slow'"),
         ({"model": "resnet"}, "model must be one of .*, got 'resnet'"),
         ({"optimizer": "lion"}, "optimizer must be one of sgd, adam, adamw, muon, got 'lion'"),
         ({"schedule": "x"}, "schedule must be one of constant, step, cosine, got 'x'"),
         ({"loss": "x"}, "loss must be one of mse, l1, l0, relative-mse, log-mse, got 'x'"),
         ({"precision": "fp8"}, "precision must be one of fp32, tf32, bf16, fp16, got 'fp8'"),
-        ({"warmup": 5.0}, r"warmup must be below epochs \(5\), got 5"),
+        ({"epochs": 5, "warmup": 5.0}, r"warmup must be below epochs \(5\), got 5"),
     ],
 )
 def test_settings_that_cannot_be_used(settings: dict[str, Any], message: str) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from n2n import models
 from n2n import nn as own
-from n2n.config import TrainConfig
+from n2n.config import PRESETS, TrainConfig
 
 from . import curve, twin
 from .contestants import Own, Twin, draw_batch
@@ -118,7 +118,11 @@ def test_muon_moves_both_sides_alike(variant: str) -> None:
         assert expected.abs().max() > 1e-3, name
 
 
-def test_training_beside_the_twin_and_its_curve(make_set, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_training_beside_the_twin_and_its_curve(
+    make_set, tmp_path: Path, monkeypatch, ema: float
+) -> None:
+    monkeypatch.setitem(PRESETS["published"], "ema", ema)
     make_set(rows=40, val=10)
     threads = torch.get_num_threads()
     options = ["--preset", "published", "--epochs", "2", "--device", "cpu", "--threads", "1"]

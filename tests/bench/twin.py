@@ -11,16 +11,19 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.contestants import VARIANTS, Twin
-from n2n.config import configure
+from n2n.config import TrainConfig, configure
 from n2n.data import PairSet
 from n2n.device import choose_device, keep_freed_memory, set_threads
 from n2n.evaluation import to_float
@@ -37,6 +40,10 @@ class TwinTrainer:
     def __init__(self, trainer: Trainer, variant: str) -> None:
         self.trainer = trainer
         self.side = Twin(trainer.config, variant)
+        self.average: AveragedModel | None = None
+        if trainer.config.ema:
+            self.average = AveragedModel(self.side.network, avg_fn=running_average(trainer.config))
+            self.average.n_averaged.fill_(1)  # it begins with the first weights, as n2n's does
         self.epochs = 0
 
     def epoch(self) -> float:
@@ -49,6 +56,8 @@ class TwinTrainer:
             for group in self.side.optimizer.param_groups:
                 group["lr"] = trainer.schedule(first + number)
             loss = self.side.step(self.side.prepare(x), self.side.prepare(y))
+            if self.average is not None:
+                self.average.update_parameters(self.side.network)
             if not trainer.asynchronous:
                 loss.item()
         if torch.device(config.device).type == "cuda":
@@ -67,9 +76,15 @@ class TwinTrainer:
                 to_float(arrays[name][start : start + VALIDATION_BATCH], self.trainer.config.device)
                 for name in ("input", "clean")
             )
-            denoised = self.side.infer(self.side.prepare(x)).float()
+            denoised = self._infer(self.side.prepare(x)).float()
             scores.append(psnr(denoised.clamp(0, 1), clean))
         return float(torch.cat(scores).mean())
+
+    def _infer(self, x: Tensor) -> Tensor:
+        if self.average is None:
+            return self.side.infer(x)
+        with torch.inference_mode(), self.side.autocast:
+            return self.average(x)
 
     def _batches(self) -> Any:
         """Those of the trainer's epoch of the same number, augmented in the same way."""
@@ -85,11 +100,20 @@ class TwinTrainer:
             yield trainer.augment(inputs, targets, np.random.default_rng(place))
 
 
+def running_average(config: TrainConfig) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
+    """As `n2n.nn.WeightAverage` has it."""
+
+    def average(averaged: Tensor, current: Tensor, step: Tensor | int) -> Tensor:
+        return averaged.lerp(current, 1 - min(config.ema, (1 + int(step)) / (10 + int(step))))
+
+    return average
+
+
 @click.command()
 @click.argument("pairs", metavar="SET", type=click.Path(path_type=Path))
 @click.option("--run", type=click.Path(path_type=Path), required=True)
 @click.option("--torch", "variant", type=click.Choice(VARIANTS), default="eager")
-@click.option("--preset", help="fast or published, as n2n train has it.")
+@click.option("--preset", help="As n2n train has it.")
 @click.option("--model")
 @click.option("--epochs", type=int)
 @click.option("--batch-size", type=int)

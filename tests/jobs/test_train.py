@@ -170,13 +170,13 @@ def test_options_reach_the_run(make_set) -> None:
             "--patience",
             "4",
         ),
-        *("--loss", "l1", "--flips", "--no-swap"),
+        *("--loss", "l1", "--flips", "--no-turns", "--no-swap"),
         *("--seed", "7", "--threads", "1", "--memory", "0.5", "--checkpoint-seconds", "5"),
     )
     assert result.exit_code == 0
     training = load_model("run/model.safetensors")[1]["training"]
     expected = {
-        "preset": "fast",
+        "preset": "standard",
         "model": "unet",
         "model_config": {"width": 2, "depth": 1},
         "epochs": 1,
@@ -263,11 +263,11 @@ def settings_of(path: str = "run") -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("options", "preset", "model"),
     [
-        ([], "fast", TrainConfig().model),
+        ([], "standard", TrainConfig().model),
         (["--preset", "fast"], "fast", TrainConfig().model),
         (["--preset", "published"], "published", "seed"),
         (["--model", "seed"], "published", "seed"),
-        (["--model", "unet"], "fast", "unet"),
+        (["--model", "unet"], "standard", "unet"),
         (["--preset", "fast", "--model", "seed"], "fast", "seed"),
         (["--preset", "published", "--model", "unet", "--lr", "0.1"], "published", "unet"),
     ],
@@ -280,7 +280,7 @@ def test_preset_and_model(make_set, options: list[str], preset: str, model: str)
     found = settings_of()
     assert (found["preset"], found["model"]) == (preset, model)
     assert (found["optimizer"], found["flips"], found["swap"]) == (
-        ("muon", True, True) if preset == "fast" else ("sgd", False, False)
+        ("sgd", False, False) if preset == "published" else ("muon", True, True)
     )
     assert found["precision"] == "fp32"
     assert "switched off" not in result.stderr
@@ -318,6 +318,25 @@ def test_a_run_keeps_its_preset(make_set) -> None:
     result = run("set", "--run", "run", "--preset", "fast", *SHORT)
     assert result.exit_code == 2
     assert "holds a run with model seed, asked for" in result.stderr
+
+
+def test_a_run_goes_on_as_it_was_when_presets_have_changed(make_set, monkeypatch) -> None:
+    """All of its settings are its own; an option that differs is refused as before."""
+    make_set()
+    options = ["--set", "width=2", "--set", "hidden=2", "--set", "blocks=1", "--threads", "1"]
+    whole = run("set", "--run", "run", *options, "--epochs", "2", "--preset", "fast")
+    assert whole.exit_code == 0, whole.stderr
+    before = settings_of()
+    changed = {"epochs": 9, "lr": 0.5, "turns": False, "ema": 0.0, "model_config": {"levels": 2}}
+    monkeypatch.setitem(PRESETS, "fast", changed)
+    for again in ([], ["--preset", "fast"], options):
+        result = run("set", "--run", "run", *again, "--threads", "1")
+        assert result.exit_code == 0, result.stderr
+        assert "the run is complete: 2 epochs done" in result.stderr
+        assert settings_of() == before
+    result = run("set", "--run", "run", "--lr", "0.5", "--threads", "1")
+    assert result.exit_code == 2
+    assert "lr 0.004, asked for 0.5" in result.stderr
 
 
 def test_a_run_of_an_earlier_version_goes_on(make_set) -> None:
@@ -514,8 +533,8 @@ def test_no_fast_bf16(make_set, monkeypatch) -> None:
         (["--memory", "inf"], "--memory"),
         (["--checkpoint-seconds", "nan"], "checkpoint_seconds must be"),
         (["--decay", "0"], "decay must be above 0"),
-        (["--warmup", "5"], "warmup must be below epochs (5)"),
-        (["--preset", "slow"], "preset must be one of fast, published, best, got 'slow'"),
+        (["--preset", "fast", "--warmup", "5"], "warmup must be below epochs (5)"),
+        (["--preset", "slow"], "preset must be one of standard, fast, published, best, got 'slow'"),
         (["--preset", "published", "--optimizer", "adam"], "give the lr for adam, too"),
         (["--momentum", "0.9"], "momentum is sgd's"),
         (["--precision", "fp8"], "fp32, tf32, bf16, fp16, got 'fp8'"),
@@ -532,13 +551,13 @@ def test_bad_values(make_set, options: list[str], part: str) -> None:
 
 
 def test_sets_that_cannot_be_used(make_set) -> None:
-    make_set("odd", rows=5, val=2, shape=(3, 6, 8))
+    make_set("odd", rows=5, val=2, shape=(3, 6, 6))
     make_set("oblong", rows=5, val=2, shape=(3, 4, 8))
     make_set("clean", rows=5, val=2, target="clean")
     Path("empty").mkdir()
     assert_refused(run("none", "--run", "run"), "none: expected the folder of a pair set")
     assert_refused(run("empty", "--run", "run"), "empty: expected a pair set")
-    assert_refused(run("odd", "--run", "run"), "multiples of 4", "6x8")
+    assert_refused(run("odd", "--run", "run"), "multiples of 4", "6x6")
     assert_refused(run("oblong", "--run", "run", "--turns"), "square", "4x8")
     assert_refused(run("clean", "--run", "run", "--swap"), "swap")
     assert_refused(run("odd"), "--run")
