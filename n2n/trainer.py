@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,14 +28,12 @@ from n2n.pipeline import feed
 from n2n.position import Position, share_state
 from n2n.provenance import describe_set, recorded, versions
 from n2n.run import RunDirectory
+from n2n.seeding import Purpose, generator
 
 if TYPE_CHECKING:
     from n2n.peers import Peers
 
 __all__ = ["TrainConfig", "Trainer"]
-
-# What a random stream is for; others are n2n.data's.
-AUGMENTATION, CELLS = 2, 6
 
 
 class Trainer:
@@ -216,7 +213,7 @@ class Trainer:
         batch = self.position.batch
         done = self.position.epoch + batch / self.steps_per_epoch
         if isinstance(self.pairs, SingleSet):
-            rng = np.random.default_rng((self.config.seed, self.position.epoch, CELLS, batch))
+            rng = generator(self.config.seed, Purpose.CELLS, self.position.epoch, batch)
             gamma = GAMMA * done / self.config.epochs if self._regulariser_rises else GAMMA
             x, y = neighbour_pair(self.network, x, rng, gamma=gamma)
         self.descent.step(
@@ -241,7 +238,7 @@ class Trainer:
             share=share,
         )
         for number, (inputs, targets) in enumerate(batches, start=begin.batch):
-            random = np.random.default_rng((config.seed, begin.epoch, AUGMENTATION, number))
+            random = generator(config.seed, Purpose.AUGMENTATION, begin.epoch, number)
             images = self._images(number)
             first = share.of(images).start
             yield self.augment(inputs, targets, random, first=first, batch=images)

@@ -1,8 +1,4 @@
-"""The order of an epoch: windows of rows, each permuted, cut into batches.
-
-Every random number is drawn from (seed, epoch, what it is for), so that an epoch can be entered
-anywhere without going through what lies before.
-"""
+"""The order of an epoch: windows of rows, each permuted, cut into batches."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from n2n.errors import InvalidValue
+from n2n.seeding import Purpose, generator
 
 __all__ = [
     "WHOLE",
@@ -28,8 +25,6 @@ __all__ = [
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]  # in 0 to 255
 Pair: TypeAlias = tuple[Pixels, Pixels]
 Rows: TypeAlias = NDArray[np.int64]
-
-GROUPS, ROWS = 0, 1  # what a random stream is for
 
 
 @dataclass(frozen=True)
@@ -74,7 +69,7 @@ def group_order(count: int, *, seed: int, epoch: int, shuffle: bool) -> list[int
     """The order in which row groups are visited."""
     if not shuffle:
         return list(range(count))
-    return [int(i) for i in np.random.default_rng([seed, epoch, GROUPS]).permutation(count)]
+    return [int(i) for i in generator(seed, Purpose.GROUPS, epoch).permutation(count)]
 
 
 def iterate(
@@ -101,7 +96,7 @@ def iterate(
             continue
         order = np.arange(window.rows)
         if shuffle:
-            order = np.random.default_rng([seed, epoch, ROWS, number]).permutation(window.rows)
+            order = generator(seed, Purpose.ROWS, epoch, number).permutation(window.rows)
         batches = range(max(start, first // batch_size), math.ceil(last / batch_size))
         chosen = []
         for low in (batch * batch_size for batch in batches):

@@ -24,12 +24,12 @@ from n2n.data.photographs import Photograph
 from n2n.data.split import Split
 from n2n.data.stream import Stream
 from n2n.errors import InvalidValue, PairSetError
+from n2n.seeding import Purpose, generator
 
 __all__ = ["SingleSet", "single_images"]
 
 UInt8 = NDArray[np.uint8]
 VAL_SHARE = 0.1  # of the images
-HELD_OUT = 5  # what a random stream is for; others: n2n.data.stream's
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def single_images(
             f"{folder}: expected at least two different noisy images of {2 * size} pixels a side "
             f"(one is held out), found {len(different)}{why}"
         )
-    order = np.random.default_rng([seed, HELD_OUT]).permutation(len(different)).tolist()
+    order = generator(seed, Purpose.HELD_OUT).permutation(len(different)).tolist()
     held_out = max(1, round(VAL_SHARE * len(different)))
     chosen = [different[i] for i in sorted(order[held_out:])]
     kept = [different[i] for i in sorted(order[:held_out])]
@@ -119,7 +119,7 @@ def _held_out(
     folder: Path, images: Sequence[Photograph], shape: tuple[int, int, int], rows: int, seed: int
 ) -> Split:
     """A split, in memory, of sub-sampled pairs that are always the same."""
-    rng = np.random.default_rng([seed, HELD_OUT, 1])
+    rng = generator(seed, Purpose.HELD_OUT_CROPS)
     counts = [len(part) for part in np.array_split(np.arange(rows), len(images))]
     crops = np.concatenate(
         [

@@ -24,13 +24,13 @@ from n2n.data.crops import UInt8
 from n2n.data.noise import NoiseModel
 from n2n.data.photographs import Photograph
 from n2n.errors import InvalidValue, PairSetError
+from n2n.seeding import Purpose, generator
 
 __all__ = ["Stream"]
 
 WINDOW_ROWS = 1024  # drawn and shuffled together, at most: a moment's work beside that of a step
 CROPS_KEPT, CROPS_READ = 16, 64  # at a visit: of a photograph in memory, of one to be decoded
 MOST_EXPOSURES = 64  # more would be clean images but in name, and take longer than a step
-ORDER, CROPS = 3, 4  # what a random stream is for; others: n2n.data.batches', the trainer's
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ class Stream:
         rows = max(1, min(WINDOW_ROWS, memory_limit // 2 // self._bytes_of_pair))
         room = memory_limit - rows * self._bytes_of_pair
         kept = sum(end <= room for end in accumulate(self._bytes_of_each))  # the first so many
-        rng = np.random.default_rng([seed, epoch, ORDER])
+        rng = generator(seed, Purpose.PHOTOGRAPHS, epoch)
         windows: list[list[_Draw]] = []
         free = 0
         for draw in self._draws(rng, kept):
@@ -186,7 +186,7 @@ class Stream:
             windows[-1].append(draw)
             free -= draw.crops
         return [
-            Window(sum(draw.crops for draw in draws), partial(self._load, draws, (seed, epoch)))
+            Window(sum(draw.crops for draw in draws), partial(self._load, draws, seed, epoch))
             for draws in windows
         ]
 
@@ -203,12 +203,12 @@ class Stream:
             ]
         return [draws[i] for i in rng.permutation(len(draws))]
 
-    def _load(self, draws: Sequence["_Draw"], drawn: tuple[int, int]) -> Pair:
+    def _load(self, draws: Sequence["_Draw"], seed: int, epoch: int) -> Pair:
         total = sum(draw.crops for draw in draws)
         inputs, targets = (np.empty((total, *self.shape), self._dtype) for _ in range(2))
         done = 0
         for draw in draws:
-            rng = np.random.default_rng([*drawn, CROPS, draw.photograph, draw.first])
+            rng = generator(seed, Purpose.CROPS, epoch, draw.photograph, draw.first)
             rows = slice(done, done + draw.crops)
             pixels = self._pixels(draw)
             if self.grey_share and rng.random() < self.grey_share:

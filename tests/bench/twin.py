@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
@@ -29,7 +28,8 @@ from n2n.device import choose_device, keep_freed_memory, set_threads
 from n2n.evaluation import to_float
 from n2n.metrics import psnr
 from n2n.pipeline import feed
-from n2n.trainer import AUGMENTATION, Trainer
+from n2n.seeding import Purpose, generator
+from n2n.trainer import Trainer
 
 VALIDATION_BATCH = 250
 
@@ -96,8 +96,8 @@ class TwinTrainer:
             memory_limit=config.memory_limit,
         )
         for number, (inputs, targets) in enumerate(batches):
-            place = (config.seed, self.epochs, AUGMENTATION, number)
-            yield trainer.augment(inputs, targets, np.random.default_rng(place))
+            random = generator(config.seed, Purpose.AUGMENTATION, self.epochs, number)
+            yield trainer.augment(inputs, targets, random)
 
 
 def running_average(config: TrainConfig) -> Callable[[Tensor, Tensor, Tensor | int], Tensor]:
