@@ -113,7 +113,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--space", "nothing.yaml"], "nothing.yaml: expected a YAML file"),
     (["--space", "empty-range.yaml"], "empty-range.yaml: lr: log: the range from 5 to 1 is empty"),
     (["--space", "unknown.yaml"], "unknown.yaml: there is no setting 'rate'"),
-    (["--preset", "slow"], "preset must be one of fast, published"),
+    (["--preset", "slow"], "preset must be one of standard, fast, published"),
     (["--trials", "0"], "trials must be at least 1"),
     (["--max-epochs", "0"], "max_epochs must be at least 1"),
     (["--scheduler", "hyperband"], "scheduler must be one of asha, pbt, none"),

@@ -340,7 +340,7 @@ def test_a_run_with_clean_targets(write, tmp_path: Path) -> None:
 
 def test_a_grey_run_without_validation(write, tmp_path: Path) -> None:
     pairs = write(tmp_path / "set", rows=40, val=0, shape=(1, 8, 12), clean=False)
-    page = page_of(train(pairs, tmp_path / "run", epochs=2))
+    page = page_of(train(pairs, tmp_path / "run", epochs=2, turns=False))
     assert "no validation pairs" in absent(page)
     assert "8 × 12 pixels, grey" in page.text
     assert "Seen in training" in page.text
@@ -414,7 +414,7 @@ def test_names_are_shown_not_run(run: Path, pairs: PairSet, tmp_path: Path) -> N
     evil = tmp_path / "x<" / "script><img src=x onerror=alert(1)>"
     shutil.copytree(pairs.path, evil)
     settings = (copy / "config.yaml").read_text()
-    config = settings.replace(str(pairs.path), f'"{evil}"').replace("fast", '"<b>fast"')
+    config = settings.replace(str(pairs.path), f'"{evil}"').replace("standard", '"<b>standard"')
     (copy / "config.yaml").write_text(config)
     photos = tmp_path / "photos"
     photos.mkdir()
@@ -428,7 +428,7 @@ def test_names_are_shown_not_run(run: Path, pairs: PairSet, tmp_path: Path) -> N
     assert str(evil) in page.text
     assert "<script>alert(3)<.jpg" in page.text
     assert '"><script>alert(4).png is not shown:' in page.text
-    assert "<b>fast" in page.text
+    assert "<b>standard" in page.text
     assert not [attributes for _, attributes in page.elements if "onerror" in attributes]
     scripts = [text for attributes, text in page.scripts if not attributes.get("type")]
     assert len(scripts) == 3  # page.js, plotly, charts.js

@@ -22,7 +22,7 @@ def names(run: Path) -> list[str]:
 
 def test_they_are_the_models_of_their_epochs(make_set, tmp_path: Path) -> None:
     pairs, run = make_set(), tmp_path / "run"
-    settings = {"schedule": "constant", "model_config": SMALL}
+    settings = {"schedule": "constant", "ema": 0.0, "model_config": SMALL}
     config = TrainConfig.of(epochs=3, snapshots="1,3", **settings)
     first = Trainer(config, pairs, run)
     first.on_epoch = lambda line: setattr(first, "stop", True)

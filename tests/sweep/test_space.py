@@ -165,7 +165,7 @@ REFUSED: list[tuple[object, type[N2NError], str]] = [
     (None, InvalidType, "a mapping from names to domains expected, got None"),
     ([1], InvalidType, "a mapping"),
     ({}, InvalidValue, "at least one parameter"),
-    ({"preset": "slow", "lr": 1}, InvalidValue, "preset must be one of fast, published"),
+    ({"preset": "slow", "lr": 1}, InvalidValue, "preset must be one of standard, fast, published"),
     ({"preset": 3, "lr": 1}, InvalidType, "preset: a name"),
     ({"wdith": 3}, InvalidValue, "there is no setting 'wdith'; did you mean width?"),
     ({"zzz": 3}, InvalidValue, "there is no setting 'zzz'; known are batch_size, blocks"),
