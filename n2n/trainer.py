@@ -19,6 +19,7 @@ from n2n.config import TrainConfig
 from n2n.data import SingleSet, StreamedSet, TrainingSet
 from n2n.data.augmentation import Augmentation
 from n2n.data.batches import WHOLE, Pair
+from n2n.data.seeding import Purpose, generator
 from n2n.descent import Descent
 from n2n.device import set_deterministic, use_precision
 from n2n.errors import Diverged, Interrupted
@@ -28,7 +29,6 @@ from n2n.pipeline import feed
 from n2n.position import Position, share_state
 from n2n.provenance import describe_set, recorded, versions
 from n2n.run import RunDirectory
-from n2n.seeding import Purpose, generator
 
 if TYPE_CHECKING:
     from n2n.peers import Peers

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from n2n.data.seeding import Purpose, generator
 from n2n.errors import InvalidValue
-from n2n.seeding import Purpose, generator
 
 __all__ = [
     "WHOLE",

@@ -26,7 +26,7 @@ __all__ = ["Made", "Recipe", "Sampler", "Scene", "inspect_all", "make_set"]
 MAX_SIZE = 512  # a row group is 1000 rows
 VAL_SHARE = 0.1  # of the scenes
 ROWS_AT_ONCE = 256  # of one scene, so that memory does not grow with the pairs
-SPLIT, TRAIN, VAL, ORDER = range(4)  # what a random stream is for; of training: n2n.seeding
+SPLIT, TRAIN, VAL, ORDER = range(4)  # what a random stream is for; of training: n2n.data.seeding
 
 
 class Sampler(Protocol):

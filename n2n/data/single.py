@@ -21,10 +21,10 @@ from n2n.data.make import inspect_all
 from n2n.data.noise import NoiseModel
 from n2n.data.parallel import Progress
 from n2n.data.photographs import Photograph
+from n2n.data.seeding import Purpose, generator
 from n2n.data.split import Split
 from n2n.data.stream import Stream
 from n2n.errors import InvalidValue, PairSetError
-from n2n.seeding import Purpose, generator
 
 __all__ = ["SingleSet", "single_images"]
 

@@ -23,8 +23,8 @@ from n2n.data.batches import WHOLE, Pair, Share, Window, iterate, require_batch_
 from n2n.data.crops import UInt8
 from n2n.data.noise import NoiseModel
 from n2n.data.photographs import Photograph
+from n2n.data.seeding import Purpose, generator
 from n2n.errors import InvalidValue, PairSetError
-from n2n.seeding import Purpose, generator
 
 __all__ = ["Stream"]
 

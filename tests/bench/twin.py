@@ -24,11 +24,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from bench.contestants import VARIANTS, Twin
 from n2n.config import TrainConfig, configure
 from n2n.data import PairSet
+from n2n.data.seeding import Purpose, generator
 from n2n.device import choose_device, keep_freed_memory, set_threads
 from n2n.evaluation import to_float
 from n2n.metrics import psnr
 from n2n.pipeline import feed
-from n2n.seeding import Purpose, generator
 from n2n.trainer import Trainer
 
 VALIDATION_BATCH = 250

@@ -8,7 +8,7 @@ import PIL.Image
 import pytest
 
 from n2n.data import Gaussian, PairSet, Recipe, build_set
-from n2n.seeding import Purpose, generator
+from n2n.data.seeding import Purpose, generator
 
 
 def test_streams_are_shared_with_no_other() -> None:
