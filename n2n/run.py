@@ -238,7 +238,7 @@ class RunDirectory:
             raise RunConflict(f"{config}: expected YAML, found something else") from error
         if not isinstance(found, dict):
             raise RunConflict(f"{config}: expected the settings of a run, found none")
-        return {**found, **{name: EARLIER[name] for name in EARLIER.keys() - found.keys()}}
+        return {**found, **{name: value for name, value in EARLIER.items() if name not in found}}
 
     def _require_same(
         self, found: dict[str, Any], wanted: dict[str, Any], may_change: frozenset[str]

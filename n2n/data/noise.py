@@ -1,4 +1,4 @@
-"""Noise models: from a clean photograph, two views whose noise is independent.
+"""Noise models: from a clean photograph, two or more views whose noise is independent.
 
     subsample            one random source pixel for each output pixel (the published data's noise)
     gaussian:SIGMA       y = x + σ·n, n ~ N(0, 1)                       σ in 8-bit units
@@ -7,7 +7,7 @@
     impulse:P            with probability P a pixel becomes a random colour
     text:P               random strings over at least the share P of all pixels
 
-x, y: 0 to 255; both views are rounded and clipped to uint8.
+x, y: 0 to 255; views are rounded and clipped to uint8.
 Axes: N pairs, H W a photograph's height and width, C channels, S the side of a crop.
 """
 
@@ -41,7 +41,7 @@ _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?(?:inf|nan)"
 
 
 class NoiseModel:
-    """How two noisy views and their clean image are drawn from one photograph."""
+    """How noisy views and their clean image are drawn from one photograph."""
 
     name: ClassVar[str]
     goes_beyond: ClassVar[bool] = False  # whether its noise may leave 0 to 255
